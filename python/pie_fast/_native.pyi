@@ -1,0 +1,4 @@
+"""Types of the native module."""
+
+__version__: str
+build_profile: str

@@ -1,0 +1,25 @@
+"""The exceptions of pie_fast. Each message names the value and the valid range."""
+
+
+class PieFastError(ValueError):
+    """Something handed to pie_fast is wrong."""
+
+
+class DumpError(PieFastError):
+    """A file is not what its format promises; the message names file, field and value."""
+
+
+class CheckpointError(PieFastError):
+    """A model or CLT checkpoint is broken, or the two do not fit each other."""
+
+
+class BehaviorError(PieFastError):
+    """A behaviour is empty, ambiguous, or does not fit the model's tokenizer."""
+
+
+class BudgetError(PieFastError):
+    """A budget is outside the valid range."""
+
+
+class OutputExistsError(PieFastError):
+    """An output folder or file exists and was not to be overwritten."""

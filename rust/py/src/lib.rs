@@ -1,0 +1,18 @@
+//! `pie_fast._native`: converts, detaches, maps errors; every computation is in `pie-fast-core`.
+
+mod arrays;
+mod enter;
+mod errors;
+
+/// The native part of `pie_fast`.
+#[pyo3::pymodule]
+mod _native {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+        module.add("build_profile", profile)
+    }
+}

@@ -16,6 +16,20 @@ _PUBLIC = {
     "Selection": "types",
     "PieFastError": "errors",
     "DumpError": "errors",
+    "prune_features": "pie",
+    "interpret_feature": "pie",
+    "compute_fap_score": "pie",
+    "evaluate_interpretation": "pie",
+    "fap_synergy_reranking": "pie",
+    "compute_synergy": "pie",
+    "measure_behavioral_importance": "pie",
+    "pie_circuit_discovery": "pie",
+    "Circuit": "circuit",
+    "Discovery": "discovery",
+    "Interpretation": "interpretation",
+    "ModelLike": "protocols",
+    "FeatureLike": "protocols",
+    "BehaviorLike": "protocols",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -21,7 +21,7 @@ from pie_fast.behaviors import Prompt
 from pie_fast.clt import Columns
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
-from pie_fast.model import Pool, ReplacementModel, Run, Setup, Switches, batches
+from pie_fast.model import Pool, Replacer, Run, Setup, Switches, batches
 
 GRADIENTS = ("full", "frozen")
 
@@ -38,11 +38,13 @@ class Effects:
         activations: Per layer the features in play with their activations, `[n_sets * batch,
             n_pos, n]`.
         effects: Per layer the same shape as `activations`' values.
+        deltas: Per layer activation minus baseline, the same shape.
     """
 
     metric: Tensor
     activations: tuple[Columns, ...]
     effects: tuple[Tensor, ...]
+    deltas: tuple[Tensor, ...]
 
 
 def check_gradient(gradient: str) -> None:
@@ -65,7 +67,7 @@ def run_metric(setup: Setup, run: Run, metric: str) -> Tensor:
 
 
 def gate_effects(
-    model: ReplacementModel,
+    model: Replacer,
     setup: Setup,
     metric: str,
     *,
@@ -80,7 +82,7 @@ def gate_effects(
         model: The replacement model.
         setup: A prepared batch.
         metric: See `pie_fast.metrics`.
-        pool, gates, rest: The state to differentiate at, see `ReplacementModel.run`.
+        pool, gates, rest: The state to differentiate at, see `Replacer.run`.
         gradient: `full` or `frozen`.
     """
     check_gradient(gradient)
@@ -92,7 +94,7 @@ def gate_effects(
     grads = torch.autograd.grad(values.sum(), terms, allow_unused=True, materialize_grads=True)
     effects = tuple(g * delta for g, delta in zip(grads, run.deltas, strict=True))
     activations = tuple(Columns(c.ids, c.values.detach()) for c in run.terms)
-    return Effects(values.detach(), activations, effects)
+    return Effects(values.detach(), activations, effects, run.deltas)
 
 
 def pool_effects(effects: Effects, setup: Setup, pool: Pool) -> Tensor:
@@ -123,7 +125,7 @@ class Patcher:
 
     def __init__(
         self,
-        model: ReplacementModel,
+        model: Replacer,
         prompts: Sequence[Prompt],
         pool: Pool,
         metric: str,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pie_fast.attribution import MAX_TOKENS, Patcher, gate_effects, pool_effects
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
-from pie_fast.model import Pool, ReplacementModel, Setup, Switches
+from pie_fast.model import Pool, Replacer, Setup, Switches
 
 ESTIMATORS = ("exact", "gradient-difference")
 
@@ -59,7 +59,7 @@ class SynergyEstimator:
 
     def __init__(
         self,
-        model: ReplacementModel,
+        model: Replacer,
         prompts: Sequence[Prompt],
         pool: Pool,
         metric: str,

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pie_fast.attribution import Patcher
-from pie_fast.behaviors import Prompt
+from pie_fast.behaviors import Prompt, check_prompts
 from pie_fast.circuit import Circuit
 from pie_fast.clt import Clt, load_clt
 from pie_fast.entries import Entries, all_entries

@@ -4,7 +4,14 @@ Generators of the standard tasks, checked against the model's own tokenizer, and
 writer of users' own behaviours as JSON Lines. No torch.
 """
 
-from pie_fast.behaviors.behavior import METRICS, NEEDS_FOIL, Behavior, Prompt
+from pie_fast.behaviors.behavior import (
+    METRICS,
+    NEEDS_FOIL,
+    Behavior,
+    Prompt,
+    Prompts,
+    check_prompts,
+)
 from pie_fast.behaviors.jsonl import read_jsonl, write_jsonl
 from pie_fast.behaviors.registry import TASKS, known_behaviors, load_behavior
 
@@ -14,6 +21,8 @@ __all__ = [
     "TASKS",
     "Behavior",
     "Prompt",
+    "Prompts",
+    "check_prompts",
     "known_behaviors",
     "load_behavior",
     "read_jsonl",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, get_args
@@ -88,6 +89,21 @@ class Prompt:
         return [list(self.tokens), self.answer, self.foil, cf, self.answer_position]
 
 
+class Prompts(tuple[Prompt, ...]):
+    """Prompts that know what they are measured by.
+
+    Attributes:
+        metric: One of :data:`METRICS`.
+    """
+
+    metric: str
+
+    def __new__(cls, prompts: Iterable[Prompt], metric: str) -> Prompts:
+        self = super().__new__(cls, tuple(prompts))
+        self.metric = metric
+        return self
+
+
 @dataclass(frozen=True)
 class Behavior:
     """A set of prompts, split into what selection may look at and what only evaluation may.
@@ -125,14 +141,14 @@ class Behavior:
                 raise BehaviorError(f"behavior {self.name!r}, {split} prompt {number}: {problem}")
 
     @property
-    def behaviors(self) -> tuple[Prompt, ...]:
+    def behaviors(self) -> Prompts:
         """What selection may look at."""
-        return self.selection
+        return Prompts(self.selection, self.metric)
 
     @property
-    def test_set(self) -> tuple[Prompt, ...]:
+    def test_set(self) -> Prompts:
         """What only evaluation may look at."""
-        return self.held_out
+        return Prompts(self.held_out, self.metric)
 
     @property
     def has_counterfactuals(self) -> bool:
@@ -181,21 +197,41 @@ class Behavior:
         Raises:
             BehaviorError: A prompt is longer than the context, or an id is not in the vocabulary.
         """
-        for split, number, prompt in self._numbered():
-            where = f"behavior {self.name!r}, {split} prompt {number}"
-            if len(prompt) > context_length:
-                raise BehaviorError(
-                    f"{where}: {len(prompt)} tokens exceed the model's context of {context_length}"
-                )
-            for name, ids in prompt._ids():
-                for token in ids:
-                    if token >= vocab_size:
-                        raise BehaviorError(
-                            f"{where}: {name} holds token id {token}; "
-                            f"the model's ids are 0 to {vocab_size - 1}"
-                        )
+        for split, prompts in (("selection", self.selection), ("held_out", self.held_out)):
+            check_prompts(
+                prompts, vocab_size, context_length, where=f"behavior {self.name!r}, {split} "
+            )
 
     def _numbered(self) -> list[tuple[str, int, Prompt]]:
         return [("selection", i, p) for i, p in enumerate(self.selection)] + [
             ("held_out", i, p) for i, p in enumerate(self.held_out)
         ]
+
+
+def check_prompts(
+    prompts: Sequence[Prompt], vocab_size: int, context_length: int, *, where: str = ""
+) -> None:
+    """Check that a model can read prompts.
+
+    Args:
+        prompts: The prompts; none at all is fine.
+        vocab_size: Number of token ids the model knows.
+        context_length: Longest prompt the model can read, in tokens.
+        where: What a message begins with.
+
+    Raises:
+        BehaviorError: A prompt is longer than the context, or an id is not in the vocabulary.
+    """
+    for number, prompt in enumerate(prompts):
+        if len(prompt) > context_length:
+            raise BehaviorError(
+                f"{where}prompt {number}: {len(prompt)} tokens exceed the model's context of "
+                f"{context_length}"
+            )
+        for name, ids in prompt._ids():
+            for token in ids:
+                if token >= vocab_size:
+                    raise BehaviorError(
+                        f"{where}prompt {number}: {name} holds token id {token}; the model's ids "
+                        f"are 0 to {vocab_size - 1}"
+                    )

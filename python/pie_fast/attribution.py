@@ -121,6 +121,7 @@ class Patcher:
         switches: Baseline and the rest.
         direction: `noising` or `denoising`.
         batch_size: Prompts a batch.
+        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class Patcher:
         *,
         direction: str = "noising",
         batch_size: int = 32,
+        mean_of: Sequence[Prompt] | None = None,
     ) -> None:
         check_direction(direction)
         check_metric(metric)
@@ -140,7 +142,7 @@ class Patcher:
         self.n_prompts, self.noising = len(prompts), direction == "noising"
         self.rest = "free" if self.noising else "baseline"
         self.setups = [
-            (first, model.prepare(batch, switches, prompts))
+            (first, model.prepare(batch, switches, mean_of or prompts))
             for first, batch in batches(prompts, batch_size, model.device)
         ]
 

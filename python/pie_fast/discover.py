@@ -213,6 +213,7 @@ def _synergy(
             estimator=plan.estimator,
             direction=plan.direction,
             batch_size=plan.batch_size,
+            mean_of=behavior.selection,
             progress=advance,
         )
 

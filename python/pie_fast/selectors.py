@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,3 +170,29 @@ def _at_random(
         raise BudgetError(f"budget {budget} exceeds the {len(active)} active features")
     ids = np.random.default_rng(options.seed).permutation(active)[:budget]
     return ids, dump.score(options.rank_by)[ids]
+
+
+def read_features(path: Path) -> list[FeatureId]:
+    """The features that a selection or a result lists, in order.
+
+    Raises:
+        PieFastError: Naming file, field and value.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PieFastError(f"{path}: not valid JSON: {error}") from error
+    rows = content.get("features") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise PieFastError(f"{path}: has no list 'features'")
+    found = []
+    for number, row in enumerate(rows):
+        values = [row.get(key) if isinstance(row, dict) else None for key in ("layer", "index")]
+        if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
+            raise PieFastError(
+                f"{path}: features[{number}] is {row!r}; layer and index must be integers >= 0"
+            )
+        found.append(FeatureId(*values))
+    if len(set(found)) < len(found):
+        raise PieFastError(f"{path}: features holds a feature twice")
+    return found

@@ -52,6 +52,7 @@ class SynergyEstimator:
         estimator: `exact` or `gradient-difference`.
         direction: `noising` or `denoising`.
         batch_size: Prompts a batch.
+        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
 
     Raises:
         PieFastError: Unknown estimator or direction.
@@ -68,12 +69,20 @@ class SynergyEstimator:
         estimator: str = "gradient-difference",
         direction: str = "noising",
         batch_size: int = 32,
+        mean_of: Sequence[Prompt] | None = None,
     ) -> None:
         if estimator not in ESTIMATORS:
             raise PieFastError(f"estimator is {estimator!r}, must be one of {', '.join(ESTIMATORS)}")
         self.exact, self.pool = estimator == "exact", pool
         self._patcher = Patcher(
-            model, prompts, pool, metric, switches, direction=direction, batch_size=batch_size
+            model,
+            prompts,
+            pool,
+            metric,
+            switches,
+            direction=direction,
+            batch_size=batch_size,
+            mean_of=mean_of,
         )
         self._singles: NDArray[np.float64] | None = None
         self._still: dict[int, NDArray[np.float64]] = {}

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from pie_fast.behaviors import Prompt
 from pie_fast.dump import FeatureDump
+from pie_fast.errors import PieFastError
 from pie_fast.model import Replacer, Switches
 from pie_fast.progress import Advance
 from pie_fast.synergy import BLOCK_ROWS, SynergyEstimator
@@ -39,6 +40,7 @@ def measure_synergy(
     estimator: str = "gradient-difference",
     direction: str = "noising",
     batch_size: int = 32,
+    mean_of: Sequence[Prompt] | None = None,
     progress: Advance | None = None,
 ) -> SynergyMatrix:
     """Measure all pair synergies of the best `pool_size` features and save them in the dump.
@@ -49,7 +51,7 @@ def measure_synergy(
         dump: Ranks the pool, and takes the result.
         pool_size: M.
         rank_by: How the pool is ranked.
-        metric, switches, estimator, direction, batch_size: See `SynergyEstimator`.
+        metric, switches, estimator, direction, batch_size, mean_of: See `SynergyEstimator`.
         progress: Called after each block of rows.
 
     Returns:
@@ -60,7 +62,8 @@ def measure_synergy(
     """
     pool = np.sort(dump.top_k(pool_size, rank_by)[0])
     path = Path(dump.path) / SYNERGY_FILE
-    tag = _tag(dump, prompts, pool, metric, switches, estimator, direction)
+    averaged = (mean_of or prompts) if switches.baseline == "mean" else ()
+    tag = _tag(dump, [prompts, averaged], pool, metric, switches, estimator, direction)
     rows = _Rows.resume(path.with_name("synergy.partial.safetensors"), pool, tag)
     measured = SynergyEstimator(
         model,
@@ -71,6 +74,7 @@ def measure_synergy(
         estimator=estimator,
         direction=direction,
         batch_size=batch_size,
+        mean_of=mean_of,
     )
     missing = np.flatnonzero(~rows.done)
     for first in range(0, len(missing), BLOCK_ROWS):
@@ -88,6 +92,69 @@ def measure_synergy(
     matrix.save(path)
     rows.path.unlink(missing_ok=True)
     return matrix
+
+
+def measure_dump_synergy(
+    model: Replacer,
+    dump: FeatureDump,
+    pool_size: int,
+    *,
+    n_prompts: int,
+    rank_by: str,
+    estimator: str,
+    direction: str,
+    batch_size: int = 32,
+    progress: Advance | None = None,
+) -> SynergyMatrix:
+    """`measure_synergy` with prompts, metric and switches as the dump was captured with.
+
+    Raises:
+        PieFastError: The dump is of another CLT.
+    """
+    recorded = dump.manifest["clt"]["identity"]
+    if recorded != model.clt.identity:
+        raise PieFastError(
+            f"{dump.path} was captured with CLT {recorded}, {model.clt.name} is "
+            f"{model.clt.identity}"
+        )
+    keys = ("baseline", "error", "attention", "activations")
+    prompts = prompts_of_dump(dump)
+    return measure_synergy(
+        model,
+        prompts[:n_prompts],
+        dump,
+        pool_size,
+        rank_by=rank_by,
+        metric=dump.manifest["metric"],
+        switches=Switches(**{key: dump.manifest[key] for key in keys}),
+        estimator=estimator,
+        direction=direction,
+        batch_size=batch_size,
+        mean_of=prompts,
+        progress=progress,
+    )
+
+
+def prompts_of_dump(dump: FeatureDump) -> list[Prompt]:
+    """The prompts a dump was captured on."""
+    table = dump.prompts
+    twins = table.counterfactual_tokens, table.counterfactual_ptr
+    prompts = []
+    for i in range(dump.n_prompts):
+        part = slice(int(table.prompt_ptr[i]), int(table.prompt_ptr[i + 1]))
+        twin = None
+        if twins[0] is not None and twins[1] is not None:
+            twin = tuple(twins[0][int(twins[1][i]) : int(twins[1][i + 1])].tolist())
+        prompts.append(
+            Prompt(
+                tokens=tuple(table.tokens[part].tolist()),
+                answer=int(table.answer[i]),
+                foil=None if table.foil[i] < 0 else int(table.foil[i]),
+                counterfactual=twin,
+                answer_position=int(table.answer_position[i]),
+            )
+        )
+    return prompts
 
 
 @dataclass
@@ -131,7 +198,7 @@ class _Rows:
 
 def _tag(
     dump: FeatureDump,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Sequence[Prompt]],
     pool: NDArray[np.int64],
     metric: str,
     switches: Switches,
@@ -142,7 +209,10 @@ def _tag(
     what = {
         "model": dump.manifest["model"],
         "clt": dump.manifest["clt"],
-        "prompts": [[list(p.tokens), p.answer, p.foil, p.counterfactual] for p in prompts],
+        "prompts": [
+            [[list(p.tokens), p.answer, p.foil, p.counterfactual] for p in some]
+            for some in prompts
+        ],
         "pool": pool.tolist(),
         "metric": metric,
         "switches": switches.to_dict(),

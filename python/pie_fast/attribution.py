@@ -2,9 +2,9 @@
 
     effect_f(x, t) = sum over targets t' of <dm / dmlp_out_t'(t), (a_f - b_f) d_{f -> t'}>
 
-is the derivative of the metric by the gate of feature f at position t (METHODS.md section 3), so one
-backward pass gives the effect of every feature of every prompt in the batch. Summed over positions
-it is the FAP score of a prompt.
+is the derivative of the metric by the gate of feature f at position t, so one backward pass gives
+the effect of every feature of every prompt in the batch. Summed over positions it is the FAP score
+of a prompt (arXiv 2604.16889).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+import torch
 from pie_fast.behaviors import Prompt
 from pie_fast.clt import Columns
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
 from pie_fast.model import Pool, Replacer, Run, Setup, Switches, batches
+from torch import Tensor
 
 GRADIENTS = ("full", "frozen")
 
@@ -55,6 +55,12 @@ def check_gradient(gradient: str) -> None:
     """
     if gradient not in GRADIENTS:
         raise PieFastError(f"gradient is {gradient!r}, must be one of {', '.join(GRADIENTS)}")
+
+
+def own_metric(setup: Setup, metric: str) -> Tensor:
+    """The metric of the model itself: `[batch]`."""
+    batch = setup.batch
+    return metric_values(metric, setup.logits, batch.answer, batch.foil, setup.logits)
 
 
 def run_metric(setup: Setup, run: Run, metric: str) -> Tensor:

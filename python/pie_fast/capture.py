@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pie_fast.attribution import check_gradient, gate_effects, run_metric
+import torch
+from pie_fast.attribution import check_gradient, gate_effects, own_metric, run_metric
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.dump import DumpWriter, FeatureDump, PromptTable, open_dump
 from pie_fast.entries import Entries, entries_of
@@ -182,9 +182,8 @@ def _metrics(
     setup = model.prepare(batch, switches, prompts)
     nothing = model.make_pool([])
     with torch.no_grad():
-        clean = run_metric(setup, model.run(setup), metric)[0]
-        gates = clean.new_ones(1, 0)
-        empty = run_metric(setup, model.run(setup, nothing, gates, rest="baseline"), metric)[0]
+        clean = own_metric(setup, metric)
+        empty = run_metric(setup, model.run(setup, nothing, rest="baseline"), metric)[0]
     return clean.double().cpu().numpy(), empty.double().cpu().numpy()
 
 

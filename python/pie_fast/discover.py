@@ -1,14 +1,14 @@
 """All of PIE in one run: capture, prune, rerank, interpret the K, evaluate them.
 
-    RUN/dump/          activations and attributions of the selection prompts, and their synergies
-    RUN/result.json    features, interpretations, evaluation, curves, settings, timings, versions
+RUN/dump/          activations and attributions of the selection prompts, and their synergies
+RUN/result.json    features, interpretations, evaluation, curves, settings, timings, versions
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Plan:
     """
 
     budget: int
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     metric: str | None = None
     baseline: str | None = None
     error: str = "keep"
@@ -75,17 +75,14 @@ class Plan:
 
     def switches(self, behavior: Behavior) -> Switches:
         """Of every replacement run."""
-        chosen = Switches(
-            default_switches(behavior).baseline if self.baseline is None else self.baseline,
-            self.error,
-            self.attention,
-            self.activations,
-        )
-        return chosen
+        baseline = self.baseline or default_switches(behavior).baseline
+        return Switches(baseline, self.error, self.attention, self.activations)
 
     def pool_size(self, n_active: int) -> int:
         """M; with a factor of 1 the budget itself, which shows that reranking K to K is a no-op."""
-        wanted = self.budget if self.pool_factor == 1 else max(int(self.pool_factor * self.budget), 200)
+        wanted = (
+            self.budget if self.pool_factor == 1 else max(int(self.pool_factor * self.budget), 200)
+        )
         return min(wanted, n_active)
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pie_fast.attribution import run_metric
+import torch
+from pie_fast.attribution import own_metric, run_metric
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import kl_divergence
@@ -141,7 +141,7 @@ def measure(
     total, done = len(circuits) * len(range(0, len(prompts), batch_size)), 0
     for _, batch in batches(prompts, batch_size, model.device):
         setup = model.prepare(batch, switches, mean_of)
-        own = run_metric(setup, _as_run(setup), metric)[0].double().cpu().numpy()
+        own = own_metric(setup, metric).double().cpu().numpy()
         empty = _run_pool(model, setup, model.make_pool([]), metric)["metric"]
         for pool, part in zip(pools, parts, strict=True):
             found = _run_pool(model, setup, pool, metric)
@@ -276,9 +276,7 @@ def _run_pool(
     return {key: value.cpu().numpy() for key, value in found.items()}
 
 
-def _without(
-    model: Replacer, setup: Setup, pool: Pool, metric: str
-) -> NDArray[np.float64]:
+def _without(model: Replacer, setup: Setup, pool: Pool, metric: str) -> NDArray[np.float64]:
     with torch.no_grad():
         gates = torch.zeros(1, len(pool), device=model.device)
         run = model.run(setup, pool, gates, rest="free")

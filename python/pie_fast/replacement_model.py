@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+import torch
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Prompt, check_prompts
 from pie_fast.circuit import Circuit
@@ -117,7 +117,7 @@ class ReplacementModel(Replacer):
 
     def attribute(self, behaviors: Sequence[Prompt]) -> Entries:
         """Run prompts forward and backward; remembered until other prompts come."""
-        if self._last is None or self._last[0] is not behaviors and self._last[0] != behaviors:
+        if self._last is None or (self._last[0] is not behaviors and self._last[0] != behaviors):
             self._check(behaviors)
             entries = all_entries(
                 self,
@@ -224,7 +224,9 @@ class ReplacementModel(Replacer):
 
         def answer(prompt: Prompt) -> NDArray[np.float64]:
             switches = self._switches([prompt], circuit)
-            setup = self.prepare(make_batch([prompt], self.device), switches, self._mean_of([prompt]))
+            setup = self.prepare(
+                make_batch([prompt], self.device), switches, self._mean_of([prompt])
+            )
             with torch.no_grad():
                 return _probabilities(self.run(setup, pool, rest="baseline").logits[0, 0])
 

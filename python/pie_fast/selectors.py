@@ -1,10 +1,10 @@
 """Selectors over a feature dump: which K features, in which order. No torch, no model.
 
-    random        active features in random order
-    magnitude     largest mean activation
-    fap           largest FAP score
-    fap-synergy   greedy: score plus the synergy with what is selected
-    paper         fap-synergy below K = 100, fap from there on
+random        active features in random order
+magnitude     largest mean activation
+fap           largest FAP score
+fap-synergy   greedy: score plus the synergy with what is selected
+paper         fap-synergy below K = 100, fap from there on
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ def select_features(
     elif selector == "random":
         ids, scores = _at_random(dump, budget, options)
     else:
-        ids, scores = dump.top_k(budget, "magnitude" if selector == "magnitude" else options.rank_by)
+        ids, scores = dump.top_k(
+            budget, "magnitude" if selector == "magnitude" else options.rank_by
+        )
     return Ranked(ids, scores, selector, dump.n_features, settings)
 
 

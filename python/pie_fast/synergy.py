@@ -72,7 +72,9 @@ class SynergyEstimator:
         mean_of: Sequence[Prompt] | None = None,
     ) -> None:
         if estimator not in ESTIMATORS:
-            raise PieFastError(f"estimator is {estimator!r}, must be one of {', '.join(ESTIMATORS)}")
+            raise PieFastError(
+                f"estimator is {estimator!r}, must be one of {', '.join(ESTIMATORS)}"
+            )
         self.exact, self.pool = estimator == "exact", pool
         self._patcher = Patcher(
             model,

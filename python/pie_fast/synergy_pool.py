@@ -210,8 +210,7 @@ def _tag(
         "model": dump.manifest["model"],
         "clt": dump.manifest["clt"],
         "prompts": [
-            [[list(p.tokens), p.answer, p.foil, p.counterfactual] for p in some]
-            for some in prompts
+            [[list(p.tokens), p.answer, p.foil, p.counterfactual] for p in some] for some in prompts
         ],
         "pool": pool.tolist(),
         "metric": metric,

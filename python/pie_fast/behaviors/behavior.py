@@ -99,6 +99,7 @@ class Prompts(tuple[Prompt, ...]):
     metric: str
 
     def __new__(cls, prompts: Iterable[Prompt], metric: str) -> Prompts:
+        """Freeze ``prompts``."""
         self = super().__new__(cls, tuple(prompts))
         self.metric = metric
         return self

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 
-class RankBy(str, Enum):
+class RankBy(StrEnum):
     """How effects on prompts become one score."""
 
     signed = "signed"
@@ -19,7 +19,7 @@ class RankBy(str, Enum):
     mean_abs = "mean_abs"
 
 
-class Baseline(str, Enum):
+class Baseline(StrEnum):
     """What features that are not kept are set to."""
 
     zero = "zero"
@@ -27,28 +27,28 @@ class Baseline(str, Enum):
     counterfactual = "counterfactual"
 
 
-class Gradient(str, Enum):
+class Gradient(StrEnum):
     """Through what the gradient is taken."""
 
     full = "full"
     frozen = "frozen"
 
 
-class Direction(str, Enum):
+class Direction(StrEnum):
     """Of importance and synergy."""
 
     noising = "noising"
     denoising = "denoising"
 
 
-class Estimator(str, Enum):
+class Estimator(StrEnum):
     """How pair synergies are measured."""
 
     exact = "exact"
     gradient_difference = "gradient-difference"
 
 
-class Metric(str, Enum):
+class Metric(StrEnum):
     """What a behaviour is measured by."""
 
     logit_diff = "logit-diff"
@@ -56,14 +56,14 @@ class Metric(str, Enum):
     prob_diff = "prob-diff"
 
 
-class Form(str, Enum):
+class Form(StrEnum):
     """Synergy as it is, or clipped at 0 as in the paper."""
 
     clipped = "clipped"
     signed = "signed"
 
 
-class Bonus(str, Enum):
+class Bonus(StrEnum):
     """The synergies with what is selected: their mean (the paper's) or their sum."""
 
     mean = "mean"

@@ -62,7 +62,8 @@ def demo(
     budget: BudgetOption = 50,
     method: MethodOption = Method.auto,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Keep the run here, not in a temporary folder.")
+        Path | None,
+        typer.Option("--out", "-o", help="Keep the run here, not in a temporary folder."),
     ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
@@ -276,7 +277,9 @@ def evaluate(
     metric: MetricOption = None,
     baseline: BaselineOption = None,
     error: Annotated[str, typer.Option("--error", help="keep or drop.")] = "keep",
-    attention: Annotated[str, typer.Option("--attention", help="recompute or freeze.")] = "recompute",
+    attention: Annotated[
+        str, typer.Option("--attention", help="recompute or freeze.")
+    ] = "recompute",
     activations: Annotated[
         str, typer.Option("--activations", help="recompute or freeze.")
     ] = "recompute",
@@ -337,9 +340,7 @@ def _load(
     from pie_fast.replacement_model import load_model
 
     loaded = load_model(model, clt, device=device)
-    found = load_behavior(
-        behavior, tokenizer=loaded.host.tokenizer, n_prompts=n_prompts, seed=seed
-    )
+    found = load_behavior(behavior, tokenizer=loaded.host.tokenizer, n_prompts=n_prompts, seed=seed)
     return loaded, found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from pie_fast.cli.common import (
 )
 
 
-class Method(str, Enum):
+class Method(StrEnum):
     """Selectors that need a dump only."""
 
     random = "random"

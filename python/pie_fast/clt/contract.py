@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
-
 from pie_fast.errors import CheckpointError
+from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from pie_fast.behaviors import Prompt
+from torch import Tensor
 
 
 @dataclass(frozen=True)

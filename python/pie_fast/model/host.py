@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from pie_fast.errors import CheckpointError
+from torch import Tensor, nn
 
 #: what a hook gets and may replace
 Hook = Callable[[Tensor], Tensor | None]
@@ -58,7 +57,9 @@ class Host:
         for name in names:
             full = f"blocks.0.{name}"
             if full not in known:
-                block = sorted(n.removeprefix("blocks.0.") for n in known if n.startswith("blocks.0."))
+                block = sorted(
+                    n.removeprefix("blocks.0.") for n in known if n.startswith("blocks.0.")
+                )
                 raise CheckpointError(
                     f"the CLT names hook {name!r}, which {self.name} does not have; it has {block}"
                 )

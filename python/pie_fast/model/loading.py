@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from pie_fast.errors import CheckpointError, PieFastError
 from pie_fast.model.host import Host
 
@@ -25,7 +24,9 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise PieFastError(f"unknown device {device!r}: auto, cpu, cuda, cuda:N or mps") from error
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
-        raise PieFastError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices")
+        raise PieFastError(
+            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices"
+        )
     if where.type == "mps" and not torch.backends.mps.is_available():
         raise PieFastError("device 'mps' is not here")
     if where.type not in ("cpu", "cuda", "mps"):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+import torch
 from pie_fast.errors import PieFastError
 from pie_fast.types import FeatureId
+from torch import Tensor
 
 
 class Pool:
@@ -38,7 +39,7 @@ class Pool:
             )
         self.n_features = n_features
         edges = np.searchsorted(self.global_ids, np.arange(n_layers + 1) * n_features)
-        self.slots = [slice(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
+        self.slots = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
         self.by_layer: list[Tensor] = [
             torch.from_numpy(self.global_ids[slot] - layer * n_features).to(device)
             for layer, slot in enumerate(self.slots)

@@ -20,9 +20,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
+import torch
 from pie_fast.behaviors import Prompt
 from pie_fast.clt import Clt, Columns
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
@@ -31,6 +30,7 @@ from pie_fast.model.batch import Batch, make_batch
 from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
 from pie_fast.model.settings import Switches
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,9 @@ class Replacer:
             tuple(assembly.deltas),
         )
 
-    def mean_activations(self, prompts: Sequence[Prompt], batch_size: int = 32) -> tuple[Columns, ...]:
+    def mean_activations(
+        self, prompts: Sequence[Prompt], batch_size: int = 32
+    ) -> tuple[Columns, ...]:
         """Mean of every feature over all positions of `prompts` that have features: `[1, 1, n]`."""
         key = tuple(p.tokens for p in prompts)
         if key not in self._means:

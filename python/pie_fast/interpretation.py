@@ -33,7 +33,7 @@ class TokenEffect:
     Attributes:
         token: The token as text.
         token_id: Its id in the model's vocabulary.
-        effect: The change of its logit per unit of activation.
+        effect: The change of its logit per unit of activation, before the final norm's scale.
     """
 
     token: str
@@ -54,6 +54,9 @@ class Interpretation:
         contexts: The prompts in which it is most active, strongest first.
         promoted: Output tokens that its writes raise most, strongest first.
         suppressed: Output tokens that its writes lower most, strongest first.
+        label_quality: How well the label's rule predicts where it fires: F1 over the positions
+            of prompts that the rule was not mined on. None where there is no such measure.
+        n_active_prompts: Prompts, of those looked at, in which it fires; None if not counted.
     """
 
     feature: Any
@@ -64,6 +67,8 @@ class Interpretation:
     contexts: tuple[TopContext, ...] = ()
     promoted: tuple[TokenEffect, ...] = ()
     suppressed: tuple[TokenEffect, ...] = ()
+    label_quality: float | None = None
+    n_active_prompts: int | None = None
 
     def __float__(self) -> float:
         return float(self.fap_score)
@@ -75,6 +80,8 @@ class Interpretation:
             "layer": self.layer,
             "fap_score": float(self.fap_score),
             "label": self.label,
+            "label_quality": self.label_quality,
+            "n_active_prompts": self.n_active_prompts,
             "positions": list(self.positions),
             "contexts": [asdict(context) for context in self.contexts],
             "promoted": [asdict(token) for token in self.promoted],

@@ -47,6 +47,11 @@ class Host:
         """The model's own tokenizer, or None."""
         return self.bridge.tokenizer
 
+    @property
+    def centres(self) -> bool:
+        """Whether the final norm removes the mean of what it reads (LayerNorm, not RMSNorm)."""
+        return not self.bridge.ln_final.uses_rms_norm
+
     def check_hooks(self, names: list[str]) -> None:
         """Refuse hook points that this architecture does not have.
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_models import Behavior, Feature, Toy, toys
+from toy_models import Behavior, Feature, Toy, toys, wild
 
 import pie_fast
 from pie_fast import options, pie, reference
@@ -56,6 +56,21 @@ def test_reranking_agrees(case, data, chosen):
     fast = pie.fap_synergy_reranking(*args, **chosen)
     assert fast == reference.fap_synergy_reranking(*args, **chosen)
     assert len(fast) == k
+
+
+@given(
+    toys(numbers=wild),
+    st.data(),
+    choices("importance", "rank_by", "synergy", "bonus", "direction"),
+)
+@settings(max_examples=300, deadline=None)
+def test_errors_agree_in_kind_on_wild_numbers(case, data, chosen):
+    model, behavior = case
+    k = data.draw(st.integers(-1, len(model.clt_features) + 1))
+    args = model.clt_features, behavior.behaviors, model, k
+    fast = outcome(pie.fap_synergy_reranking, *args, **chosen)
+    assert fast == outcome(reference.fap_synergy_reranking, *args, **chosen)
+    assert isinstance(fast, set) or issubclass(fast, PieFastError)
 
 
 @given(toys(min_features=2), st.data(), choices("synergy", "direction"))

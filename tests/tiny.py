@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel
-
-import torch
 
 N_LAYERS, D_MODEL, N_FEATURES, VOCAB, N_CTX = 3, 32, 48, 60, 40
 

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from pie_fast.behaviors import Prompt
 from pie_fast.clt import Columns
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
 from pie_fast.model import Pool, Replacer, Run, Setup, Switches, batches
-from torch import Tensor
 
 GRADIENTS = ("full", "frozen")
 

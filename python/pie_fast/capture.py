@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-import torch
 from pie_fast.attribution import check_gradient, gate_effects, own_metric, run_metric
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.dump import DumpWriter, FeatureDump, PromptTable, open_dump

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-import torch
 from pie_fast.attribution import Effects, gate_effects
 from pie_fast.behaviors import Prompt
 from pie_fast.model import Replacer, Setup, Switches, batches

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-import torch
 from pie_fast.attribution import own_metric, run_metric
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError

@@ -8,9 +8,10 @@ the answer position.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from pie_fast.behaviors.behavior import METRICS, NEEDS_FOIL
 from pie_fast.errors import BehaviorError
-from torch import Tensor
 
 
 def metric_values(

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-import torch
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Prompt, check_prompts
 from pie_fast.circuit import Circuit

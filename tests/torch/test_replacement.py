@@ -7,27 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel
 
 import tiny
-import torch
 from pie_fast.attribution import gate_effects, pool_effects, run_metric
 from pie_fast.behaviors import Prompt
 from pie_fast.model import Switches, make_batch
 from pie_fast.replacement_model import ReplacementModel
-
-RNG = np.random.default_rng(0)
-
-
-def random_prompts(n: int, *, length: int | None = None) -> list[Prompt]:
-    rng = np.random.default_rng(3)
-
-    def tokens(size: int) -> tuple[int, ...]:
-        return (0, *rng.integers(1, tiny.VOCAB, size - 1).tolist())
-
-    sizes = [length or int(rng.integers(4, 14)) for _ in range(n)]
-    return [Prompt(tokens(s), answer=3, foil=5, counterfactual=tokens(s)) for s in sizes]
+from torch_prompts import random_prompts
 
 
 class Literal:

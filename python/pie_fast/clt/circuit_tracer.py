@@ -14,13 +14,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import torch
 import yaml
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-import torch
 from pie_fast.clt.contract import Clt, Encoder
 from pie_fast.errors import CheckpointError
-from torch import Tensor
 
 _DEFAULT_HOOKS = ("hook_resid_mid", "hook_mlp_out")
 

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from pie_fast.errors import CheckpointError
 from torch import Tensor
+
+from pie_fast.errors import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+
 from pie_fast.clt.circuit_tracer import read_circuit_tracer
 from pie_fast.clt.contract import Clt
 from pie_fast.errors import CheckpointError

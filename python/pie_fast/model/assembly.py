@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+
 from pie_fast.clt import Clt, Columns
 from pie_fast.model.host import Hook
 from pie_fast.model.pool import Pool
-from torch import Tensor
 
 if TYPE_CHECKING:
     from pie_fast.model.replacement import Setup

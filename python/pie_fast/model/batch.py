@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from pie_fast.behaviors import Prompt
 from torch import Tensor
+
+from pie_fast.behaviors import Prompt
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from pie_fast.errors import CheckpointError
 from torch import Tensor, nn
+
+from pie_fast.errors import CheckpointError
 
 #: what a hook gets and may replace
 Hook = Callable[[Tensor], Tensor | None]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from pie_fast.errors import CheckpointError, PieFastError
 from pie_fast.model.host import Host
 

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from pie_fast.errors import PieFastError
 from pie_fast.types import FeatureId
-from torch import Tensor
 
 
 class Pool:

@@ -20,8 +20,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
 import torch
+from torch import Tensor
+
 from pie_fast.behaviors import Prompt
 from pie_fast.clt import Clt, Columns
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
@@ -30,7 +31,6 @@ from pie_fast.model.batch import Batch, make_batch
 from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
 from pie_fast.model.settings import Switches
-from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,9 @@ impl<'a> Quota<'a> {
             let got = layers.len();
             return Err(Error::argument(format!("layers has length {got}, must be {m}")));
         }
+        if limit == 0 {
+            return Err(Error::argument("max_per_layer is 0, must be at least 1"));
+        }
         let mut seen = std::collections::BTreeSet::new();
         for (name, ids) in [("must_include", limits.include), ("must_exclude", limits.exclude)] {
             for &id in ids {

@@ -1,6 +1,8 @@
 //! `pie_fast._native`: converts, detaches, maps errors; every computation is in `pie-fast-core`.
 
 mod arrays;
+mod decoder;
+mod dump;
 mod enter;
 mod errors;
 
@@ -8,6 +10,11 @@ mod errors;
 #[pyo3::pymodule]
 mod _native {
     use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::decoder::decoder_rows;
+    #[pymodule_export]
+    use super::dump::Dump;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -12,10 +12,15 @@ from typing import Any
 
 #: public name -> the module that defines it
 _PUBLIC = {
+    "DumpWriter": "dump",
+    "FeatureDump": "dump",
     "FeatureId": "types",
     "Selection": "types",
     "PieFastError": "errors",
     "DumpError": "errors",
+    "PromptTable": "dump",
+    "decoder_rows": "decoder",
+    "open_dump": "dump",
 }
 
 __all__ = ["__version__", *_PUBLIC]

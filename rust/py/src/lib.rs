@@ -1,6 +1,8 @@
 //! `pie_fast._native`: converts, detaches, maps errors; every computation is in `pie-fast-core`.
 
 mod arrays;
+mod decoder;
+mod dump;
 mod enter;
 mod errors;
 mod matrix;
@@ -14,6 +16,11 @@ mod _native {
         check_synergy, explain_selection, greedy_select, greedy_select_many, top_k,
     };
     use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::decoder::decoder_rows;
+    #[pymodule_export]
+    use super::dump::Dump;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -28,8 +28,11 @@ from pie_fast.interpret.facts import FAMILIES, Facts, Family, Value
 #: what a condition must add to F1 to be worth saying
 COST_CONDITION = 0.02
 
-#: and what each value of its set after the first must add
-COST_VALUE = 0.005
+#: and what each value of its set after the first must add: one more word to read
+COST_VALUE = 0.02
+
+#: the same in families with thousands of values, whose sets name examples of something wider
+COST_TOKEN = 0.005
 
 #: single conditions that are joined with a second one
 BEAM = 4
@@ -41,6 +44,11 @@ class Condition:
 
     family: str
     values: tuple[Value, ...]
+
+    @property
+    def cost(self) -> float:
+        """What it must add to F1."""
+        return COST_CONDITION + _value_cost(self.family) * (len(self.values) - 1)
 
     def holds(self, facts: Facts) -> Bools:
         """``[n_tokens]`` bool: where it holds; nowhere if the corpus lacks the family."""
@@ -86,7 +94,7 @@ class Rule:
     @property
     def cost(self) -> float:
         """What its words cost in the choice."""
-        return _cost(self.conditions)
+        return sum(condition.cost for condition in self.conditions)
 
     def holds(self, facts: Facts) -> Bools:
         """``[n_tokens]`` bool: where all conditions hold."""
@@ -142,7 +150,9 @@ def split_prompts(activity: Activity) -> Bools:
     return mining
 
 
-def best_values(family: Family, fires: Bools, among: Bools, n_firing: int) -> tuple[Value, ...]:
+def best_values(
+    family: Family, fires: Bools, among: Bools, n_firing: int, value_cost: float
+) -> tuple[Value, ...]:
     """The set of values with the best F1 less its cost; empty if no value ever fires.
 
     Args:
@@ -150,6 +160,7 @@ def best_values(family: Family, fires: Bools, among: Bools, n_firing: int) -> tu
         fires: ``[n_tokens]`` bool.
         among: ``[n_tokens]`` bool, the positions that may be predicted.
         n_firing: Positions to be found, whether or not they are in `among`.
+        value_cost: What each value after the first must add.
     """
     seen = among & (family.codes >= 0)
     codes, n_values = family.codes[seen], len(family.values)
@@ -165,7 +176,7 @@ def best_values(family: Family, fires: Bools, among: Bools, n_firing: int) -> tu
     gain = 2 * hits[optimal] - f1.max() * said[optimal]
     ordered = optimal[np.argsort(-gain, kind="stable")]
     f1 = _prefix_f1(hits[ordered], said[ordered], n_firing)
-    n = int(np.argmax(f1 - COST_VALUE * np.arange(len(f1)))) + 1
+    n = int(np.argmax(f1 - value_cost * np.arange(len(f1)))) + 1
     return tuple(family.values[i] for i in sorted(ordered[:n].tolist()))
 
 
@@ -175,23 +186,25 @@ def _candidates(facts: Facts, fires: Bools, mining: Bools) -> Iterator[tuple[Con
     n_firing = int((fires & mining).sum())
     singles: list[tuple[float, Condition]] = []
     for name, family in facts.families.items():
-        values = best_values(family, fires, mining, n_firing)
+        values = best_values(family, fires, mining, n_firing, _value_cost(name))
         if values:
             condition = Condition(name, values)
             f1 = Score.of(condition.holds(facts)[mining], fires[mining]).f1
-            singles.append((f1 - _cost([condition]), condition))
+            singles.append((f1 - condition.cost, condition))
             yield (condition,)
     singles.sort(key=lambda item: -item[0])  # stable: equals stay in the order of the families
     for _, first in singles[:BEAM]:
         among = mining & first.holds(facts)
         for name, family in facts.families.items():
-            values = best_values(family, fires, among, n_firing) if name != first.family else ()
+            if name == first.family:
+                continue
+            values = best_values(family, fires, among, n_firing, _value_cost(name))
             if values:
                 yield first, Condition(name, values)
 
 
-def _cost(conditions: Sequence[Condition]) -> float:
-    return sum(COST_CONDITION + COST_VALUE * (len(c.values) - 1) for c in conditions)
+def _value_cost(family: str) -> float:
+    return COST_TOKEN if family in ("token", "previous_token") else COST_VALUE
 
 
 def _holds(conditions: Sequence[Condition], facts: Facts) -> Bools:

@@ -227,7 +227,7 @@ PLANTED = {
     "token set": (
         False,
         lambda p, t: p.tokens[t] in (BOTTLE, DOT),
-        'fires on " bottle" or "."',
+        'fires on "." or " bottle"',
     ),
     "previous": (
         False,
@@ -439,6 +439,12 @@ def test_sentencepiece_tokens_keep_their_space():
             return "▁Mary"
 
     assert Vocabulary(Pieces()).text(1) == " Mary"
+
+
+def test_the_commonest_values_are_named_first():
+    rule, text = explain(make_prompts(roles=False), lambda p, t: p.tokens[t] in (BOTTLE, BOOK, TO))
+    assert text.startswith('fires on " to"')
+    assert rule.conditions[0].values[0] == TO
 
 
 def test_long_sets_are_cut():

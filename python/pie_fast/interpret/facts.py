@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -48,10 +49,12 @@ class Family:
     def among(self, values: Sequence[Value]) -> Bools:
         """``[n_tokens]`` bool: where the value is one of these."""
         chosen = np.zeros(len(self.values) + 1, dtype=bool)  # the last stands for code -1
-        for value in values:
-            if value in self.values:
-                chosen[self.values.index(value)] = True
+        chosen[[self._code[value] for value in values if value in self._code]] = True
         return chosen[self.codes]
+
+    @cached_property
+    def _code(self) -> dict[Value, int]:
+        return {value: code for code, value in enumerate(self.values)}
 
 
 @dataclass(frozen=True, eq=False)

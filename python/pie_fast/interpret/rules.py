@@ -40,7 +40,7 @@ BEAM = 4
 
 @dataclass(frozen=True)
 class Condition:
-    """One of `values` is the position's value in `family`."""
+    """One of `values` (those that matter most first) is the position's value in `family`."""
 
     family: str
     values: tuple[Value, ...]
@@ -177,7 +177,7 @@ def best_values(
     ordered = optimal[np.argsort(-gain, kind="stable")]
     f1 = _prefix_f1(hits[ordered], said[ordered], n_firing)
     n = int(np.argmax(f1 - value_cost * np.arange(len(f1)))) + 1
-    return tuple(family.values[i] for i in sorted(ordered[:n].tolist()))
+    return tuple(family.values[i] for i in ordered[:n].tolist())
 
 
 def _candidates(facts: Facts, fires: Bools, mining: Bools) -> Iterator[tuple[Condition, ...]]:

@@ -121,13 +121,18 @@ def _modifier(condition: Condition, vocabulary: Vocabulary) -> str:
 def _position(values: Sequence[Value]) -> str:
     if tuple(values) == (0,):
         return "at the start of the prompt"
-    return f"at position{'s' if len(values) > 1 else ''} {_listed([str(v) for v in values])}"
+    return (
+        f"at position{'s' if len(values) > 1 else ''} {_listed([str(v) for v in sorted(values)])}"
+    )
 
 
 def _values(condition: Condition, vocabulary: Vocabulary) -> str:
     if condition.family in ("token", "previous_token"):
         return _listed([vocabulary.quoted(int(value)) for value in condition.values])
-    return _listed([_CLASSES.get(str(v), str(v)) for v in condition.values])
+    if condition.family == "class":
+        return _listed([_CLASSES[str(value)] for value in condition.values])
+    # roles are names (S2, A_doc) or plain words of the template (place, object)
+    return _listed([f"the {v}" if str(v).islower() else str(v) for v in condition.values])
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -2,9 +2,9 @@
 
     effect_f(x, t) = sum over targets t' of <dm / dmlp_out_t'(t), (a_f - b_f) d_{f -> t'}>
 
-is the derivative of the metric by the gate of feature f at position t (METHODS.md section 3), so one
-backward pass gives the effect of every feature of every prompt in the batch. Summed over positions
-it is the FAP score of a prompt.
+is the derivative of the metric by the gate of feature f at position t, so one backward pass gives
+the effect of every feature of every prompt in the batch. Summed over positions it is the FAP score
+of a prompt (arXiv 2604.16889).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pie_fast.behaviors import Prompt
 from pie_fast.clt import Columns
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
-from pie_fast.model import Pool, ReplacementModel, Run, Setup, Switches, batches
+from pie_fast.model import Pool, Replacer, Run, Setup, Switches, batches
 
 GRADIENTS = ("full", "frozen")
 
@@ -38,11 +38,13 @@ class Effects:
         activations: Per layer the features in play with their activations, `[n_sets * batch,
             n_pos, n]`.
         effects: Per layer the same shape as `activations`' values.
+        deltas: Per layer activation minus baseline, the same shape.
     """
 
     metric: Tensor
     activations: tuple[Columns, ...]
     effects: tuple[Tensor, ...]
+    deltas: tuple[Tensor, ...]
 
 
 def check_gradient(gradient: str) -> None:
@@ -55,6 +57,12 @@ def check_gradient(gradient: str) -> None:
         raise PieFastError(f"gradient is {gradient!r}, must be one of {', '.join(GRADIENTS)}")
 
 
+def own_metric(setup: Setup, metric: str) -> Tensor:
+    """The metric of the model itself: `[batch]`."""
+    batch = setup.batch
+    return metric_values(metric, setup.logits, batch.answer, batch.foil, setup.logits)
+
+
 def run_metric(setup: Setup, run: Run, metric: str) -> Tensor:
     """The metric of every set and prompt of a run: `[n_sets, batch]`."""
     n_sets, batch = run.logits.shape[:2]
@@ -65,7 +73,7 @@ def run_metric(setup: Setup, run: Run, metric: str) -> Tensor:
 
 
 def gate_effects(
-    model: ReplacementModel,
+    model: Replacer,
     setup: Setup,
     metric: str,
     *,
@@ -80,7 +88,7 @@ def gate_effects(
         model: The replacement model.
         setup: A prepared batch.
         metric: See `pie_fast.metrics`.
-        pool, gates, rest: The state to differentiate at, see `ReplacementModel.run`.
+        pool, gates, rest: The state to differentiate at, see `Replacer.run`.
         gradient: `full` or `frozen`.
     """
     check_gradient(gradient)
@@ -92,7 +100,7 @@ def gate_effects(
     grads = torch.autograd.grad(values.sum(), terms, allow_unused=True, materialize_grads=True)
     effects = tuple(g * delta for g, delta in zip(grads, run.deltas, strict=True))
     activations = tuple(Columns(c.ids, c.values.detach()) for c in run.terms)
-    return Effects(values.detach(), activations, effects)
+    return Effects(values.detach(), activations, effects, run.deltas)
 
 
 def pool_effects(effects: Effects, setup: Setup, pool: Pool) -> Tensor:
@@ -119,11 +127,12 @@ class Patcher:
         switches: Baseline and the rest.
         direction: `noising` or `denoising`.
         batch_size: Prompts a batch.
+        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
     """
 
     def __init__(
         self,
-        model: ReplacementModel,
+        model: Replacer,
         prompts: Sequence[Prompt],
         pool: Pool,
         metric: str,
@@ -131,6 +140,7 @@ class Patcher:
         *,
         direction: str = "noising",
         batch_size: int = 32,
+        mean_of: Sequence[Prompt] | None = None,
     ) -> None:
         check_direction(direction)
         check_metric(metric)
@@ -138,7 +148,7 @@ class Patcher:
         self.n_prompts, self.noising = len(prompts), direction == "noising"
         self.rest = "free" if self.noising else "baseline"
         self.setups = [
-            (first, model.prepare(batch, switches, prompts))
+            (first, model.prepare(batch, switches, mean_of or prompts))
             for first, batch in batches(prompts, batch_size, model.device)
         ]
 

@@ -8,7 +8,6 @@ resumed capture runs the same batches as one that was never stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pie_fast.attribution import Effects, check_gradient, gate_effects, run_metric
+from pie_fast.attribution import check_gradient, gate_effects, own_metric, run_metric
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.dump import DumpWriter, FeatureDump, PromptTable, open_dump
+from pie_fast.entries import Entries, entries_of
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.metrics import check_metric
-from pie_fast.model import Batch, ReplacementModel, Setup, Switches, batches
+from pie_fast.model import Batch, Replacer, Switches, batches
 
 #: called with the number of prompts done and the number there are
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Entries:
-    """The entries of a batch, by prompt, then feature, then position (CSR over prompts).
-
-    Attributes:
-        prompt_ptr: `[batch + 1]` int64.
-        feature: `[nnz]` uint32, global ids.
-        position: `[nnz]` uint32.
-        activation: `[nnz]` float32.
-        attribution: `[nnz]` float32.
-    """
-
-    prompt_ptr: NDArray[np.int64]
-    feature: NDArray[np.uint32]
-    position: NDArray[np.uint32]
-    activation: NDArray[np.float32]
-    attribution: NDArray[np.float32]
-
-
 def capture(
-    model: ReplacementModel,
+    model: Replacer,
     behavior: Behavior,
     path: str | Path,
     *,
@@ -92,10 +73,12 @@ def capture(
     behavior.check_fits(model.host.vocab_size, model.host.n_ctx)
     switches = switches or default_switches(behavior)
     # The metric of the clean and the empty circuit come first: they are part of the prompt table.
-    values = [_metrics(model, b, metric, switches, prompts) for _, b in batches(prompts, batch_size, model.device)]
-    table = prompt_table(
-        prompts, np.concatenate([v[0] for v in values]), np.concatenate([v[1] for v in values])
-    )
+    values = [
+        _metrics(model, batch, metric, switches, prompts)
+        for _, batch in batches(prompts, batch_size, model.device)
+    ]
+    clean, empty = (np.concatenate([v[i] for v in values]) for i in range(2))
+    table = prompt_table(prompts, clean, empty)
     manifest = describe(model, behavior, split, metric, switches, gradient, batch_size)
     writer = DumpWriter(path, prompts=table, manifest=manifest, resume=resume, force=force)
     # Batches start at multiples of the batch size; prompts that are already written are cut off.
@@ -103,9 +86,8 @@ def capture(
     for first, batch in batches(prompts, batch_size, model.device, begin):
         setup = model.prepare(batch, switches, prompts)
         effects = gate_effects(model, setup, metric, gradient=gradient)
-        entries = collect_entries(effects, setup, model.clt.n_features)
-        done = max(writer.next_prompt - first, 0)
-        _append(writer, entries, done)
+        entries = entries_of(effects, setup, model.clt.n_features)
+        _append(writer, entries, len(batch), done=max(writer.next_prompt - first, 0))
         if progress is not None:
             progress(first + len(batch), len(prompts))
     writer.close()
@@ -130,43 +112,6 @@ def split_prompts(behavior: Behavior, split: str) -> tuple[Prompt, ...]:
 def default_switches(behavior: Behavior) -> Switches:
     """Counterfactual baseline where the behaviour has counterfactuals, else mean."""
     return Switches(baseline="counterfactual" if behavior.has_counterfactuals else "mean")
-
-
-def collect_entries(effects: Effects, setup: Setup, n_features: int) -> Entries:
-    """Entries of one batch in the order of the dump."""
-    counted = setup.counted.cpu().numpy()
-    layers = []
-    for layer, (columns, effect) in enumerate(
-        zip(effects.activations, effects.effects, strict=True)
-    ):
-        kept = (columns.values != 0) | (setup.baseline[layer].at(columns.ids) != 0)
-        layers.append(
-            (
-                columns.ids.cpu().numpy() + layer * n_features,
-                kept.cpu().numpy(),
-                columns.values.float().cpu().numpy(),
-                effect.float().cpu().numpy(),
-            )
-        )
-    ids = np.concatenate([layer[0] for layer in layers])
-    ptr, parts = [0], []
-    for b in range(len(counted)):
-        kept = np.concatenate([layer[1][b] for layer in layers], 1) & counted[b][:, None]
-        column, position = np.nonzero(kept.T)
-        acts = np.concatenate([layer[2][b] for layer in layers], 1)[position, column]
-        attrs = np.concatenate([layer[3][b] for layer in layers], 1)[position, column]
-        parts.append((ids[column], position, acts, attrs))
-        ptr.append(ptr[-1] + len(column))
-    feature, position, activation, attribution = (
-        np.concatenate([part[i] for part in parts]) for i in range(4)
-    )
-    return Entries(
-        np.asarray(ptr, dtype=np.int64),
-        feature.astype(np.uint32),
-        position.astype(np.uint32),
-        activation.astype(np.float32),
-        attribution.astype(np.float32),
-    )
 
 
 def prompt_table(
@@ -198,7 +143,7 @@ def prompt_table(
 
 
 def describe(
-    model: ReplacementModel,
+    model: Replacer,
     behavior: Behavior,
     split: str,
     metric: str,
@@ -227,7 +172,7 @@ def describe(
 
 
 def _metrics(
-    model: ReplacementModel,
+    model: Replacer,
     batch: Batch,
     metric: str,
     switches: Switches,
@@ -235,21 +180,21 @@ def _metrics(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The metric of the model and of the empty circuit: `[batch]` each."""
     setup = model.prepare(batch, switches, prompts)
-    nothing = model.pool([])
+    nothing = model.make_pool([])
     with torch.no_grad():
-        clean = run_metric(setup, model.run(setup), metric)[0]
-        gates = clean.new_ones(1, 0)
-        empty = run_metric(setup, model.run(setup, nothing, gates, rest="baseline"), metric)[0]
+        clean = own_metric(setup, metric)
+        empty = run_metric(setup, model.run(setup, nothing, rest="baseline"), metric)[0]
     return clean.double().cpu().numpy(), empty.double().cpu().numpy()
 
 
-def _append(writer: DumpWriter, entries: Entries, done: int) -> None:
+def _append(writer: DumpWriter, entries: Entries, n_prompts: int, done: int) -> None:
     """Hand over the prompts of a batch that the dump does not have yet."""
-    start = entries.prompt_ptr[done]
+    ptr = entries.prompt_ptr(n_prompts)
+    rest = entries.take(slice(ptr[done], None))
     writer.append(
-        entries.prompt_ptr[done:] - start,
-        entries.feature[start:],
-        entries.position[start:],
-        entries.activation[start:],
-        entries.attribution[start:],
+        ptr[done:] - ptr[done],
+        rest.feature.astype(np.uint32),
+        rest.position,
+        rest.activation,
+        rest.effect,
     )

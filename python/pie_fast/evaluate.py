@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pie_fast.attribution import run_metric
+from pie_fast.attribution import own_metric, run_metric
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import kl_divergence
-from pie_fast.model import Pool, ReplacementModel, Setup, Switches, batches
+from pie_fast.model import Pool, Replacer, Setup, Switches, batches
 
 N_BOOTSTRAP = 1000
 
@@ -53,7 +53,7 @@ class Measured:
 
 
 def evaluate_circuit(
-    model: ReplacementModel,
+    model: Replacer,
     features: Sequence[int],
     prompts: Sequence[Prompt],
     *,
@@ -115,7 +115,7 @@ def evaluate_circuit(
 
 
 def measure(
-    model: ReplacementModel,
+    model: Replacer,
     circuits: Sequence[Sequence[int]],
     prompts: Sequence[Prompt],
     *,
@@ -136,13 +136,13 @@ def measure(
         One `Measured` a circuit.
     """
     mean_of = mean_of or prompts
-    pools = [model.pool(sorted(features)) for features in circuits]
+    pools = [model.make_pool(features) for features in circuits]
     parts: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in circuits]
     total, done = len(circuits) * len(range(0, len(prompts), batch_size)), 0
     for _, batch in batches(prompts, batch_size, model.device):
         setup = model.prepare(batch, switches, mean_of)
-        own = run_metric(setup, _as_run(setup), metric)[0].double().cpu().numpy()
-        empty = _run_pool(model, setup, model.pool([]), metric)["metric"]
+        own = own_metric(setup, metric).double().cpu().numpy()
+        empty = _run_pool(model, setup, model.make_pool([]), metric)["metric"]
         for pool, part in zip(pools, parts, strict=True):
             found = _run_pool(model, setup, pool, metric)
             without = _without(model, setup, pool, metric) if completeness else own * np.nan
@@ -189,7 +189,7 @@ def fidelity(kl: NDArray[np.float64]) -> float:
 
 
 def fidelity_curve(
-    model: ReplacementModel,
+    model: Replacer,
     orders: Mapping[str, Sequence[int]],
     budgets: Iterable[int],
     prompts: Sequence[Prompt],
@@ -262,7 +262,7 @@ def _interval(values: Sequence[float | None]) -> list[float] | None:
 
 
 def _run_pool(
-    model: ReplacementModel, setup: Setup, pool: Pool, metric: str
+    model: Replacer, setup: Setup, pool: Pool, metric: str
 ) -> dict[str, NDArray[np.float64]]:
     with torch.no_grad():
         run = model.run(setup, pool, rest="baseline")
@@ -276,9 +276,7 @@ def _run_pool(
     return {key: value.cpu().numpy() for key, value in found.items()}
 
 
-def _without(
-    model: ReplacementModel, setup: Setup, pool: Pool, metric: str
-) -> NDArray[np.float64]:
+def _without(model: Replacer, setup: Setup, pool: Pool, metric: str) -> NDArray[np.float64]:
     with torch.no_grad():
         gates = torch.zeros(1, len(pool), device=model.device)
         run = model.run(setup, pool, gates, rest="free")

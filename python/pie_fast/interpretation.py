@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,9 +99,12 @@ def plain_interpretation(feature: Any, fap_score: float, context: Any) -> Interp
     layer = getattr(feature, "layer", None)
     direction = "raises" if fap_score > 0 else "lowers" if fap_score < 0 else "does not move"
     amount = f" by {abs(fap_score):.3g}" if fap_score and math.isfinite(fap_score) else ""
+    where = str(context)
+    if isinstance(context, Sized) and not isinstance(context, str):
+        where = f"{len(context)} prompts" if len(context) != 1 else "1 prompt"
     return Interpretation(
         feature=feature,
         fap_score=fap_score,
-        label=f"{feature} {direction} the metric{amount} on {context}"[:200],
+        label=f"{feature} {direction} the metric{amount} on {where}",
         layer=layer if isinstance(layer, int) else None,
     )

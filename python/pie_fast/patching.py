@@ -80,7 +80,8 @@ class Patching:
         total = np.zeros(len(features))
         for prompt in self.prompts:
             alone = Patching(self.model, [prompt], self.direction)
-            total += np.abs(alone.singles(features))
+            with np.errstate(all="ignore"):  # an overflow is refused by name, later
+                total += np.abs(alone.singles(features))
         return total / len(self.prompts)
 
     def synergies(self, features: Sequence[Feature], settings: Settings) -> NDArray[np.float64]:
@@ -100,16 +101,24 @@ class Patching:
             matrix = self._measured_by_pairs(features)
         return np.maximum(matrix, 0.0) if settings.synergy == "clipped" else matrix
 
+    def pair_synergies(self, features: Sequence[Feature]) -> NDArray[np.float64]:
+        """``[n * (n - 1) / 2]`` float64: signed, pairs in the order of combinations()."""
+        pairs = list(combinations(features, 2))
+        if not pairs:
+            return np.zeros(0)
+        alone, joint = self.singles(features), self.joint(pairs)
+        rows, columns = np.triu_indices(len(features), 1)  # the order of combinations()
+        with np.errstate(all="ignore"):
+            signed = joint - alone[rows] - alone[columns]
+        for i in np.flatnonzero(~np.isfinite(signed)):
+            check_finite(float(signed[i]), pairs[i])
+        return signed
+
     def _measured_by_pairs(self, features: Sequence[Feature]) -> NDArray[np.float64]:
         n = len(features)
         matrix = np.zeros((n, n))
-        if n < 2:
-            return matrix
-        alone = self.singles(features)
-        joint = self.joint(list(combinations(features, 2)))
-        rows, columns = np.triu_indices(n, 1)  # the order of combinations()
-        signed = joint - alone[rows] - alone[columns]
-        matrix[rows, columns] = matrix[columns, rows] = signed
+        rows, columns = np.triu_indices(n, 1)
+        matrix[rows, columns] = matrix[columns, rows] = self.pair_synergies(features)
         return matrix
 
     def _measured_by_model(

@@ -115,8 +115,7 @@ def compute_synergy(
         raise PieFastError(f"synergy is defined for two features, not for {f1} and itself")
     f1, f2 = sorted((f1, f2))  # so that rounding does not depend on the order of arguments
     patching = Patching(model, prompts_of(behaviors), direction)
-    ind1, ind2 = (float(alone) for alone in patching.singles([f1, f2]))
-    signed = float(patching.joint([(f1, f2)])[0]) - ind1 - ind2
+    signed = float(patching.pair_synergies([f1, f2])[0])
     return max(signed, 0.0) if synergy == "clipped" else signed
 
 

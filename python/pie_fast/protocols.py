@@ -35,7 +35,7 @@ registration, no torch. A whole toy:
 ...     behaviors: list
 ...     test_set: list
 >>>
->>> model = Model([Feature("a", 0.5), Feature("b", 0.4), Feature("c", 1.0), Feature("d", 0.1)])
+>>> model = Model([Feature("a", 0.5), Feature("b", 0.4), Feature("c", 0.45), Feature("d", 0.1)])
 >>> result = pie_fast.pie_circuit_discovery(model, Behavior(["x", "y"], ["z"]), 2)
 >>> sorted(feature.name for feature in result["features"])
 ['a', 'c']

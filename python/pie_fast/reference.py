@@ -95,7 +95,7 @@ def compute_synergy(
     joint = measure_behavioral_importance(model, {f1, f2}, prompts, direction=direction)
     ind1 = measure_behavioral_importance(model, {f1}, prompts, direction=direction)
     ind2 = measure_behavioral_importance(model, {f2}, prompts, direction=direction)
-    signed = joint - ind1 - ind2
+    signed = check_finite(joint - ind1 - ind2, {f1, f2})
     return max(signed, 0.0) if synergy == "clipped" else signed
 
 

@@ -59,7 +59,8 @@ class _RestrictedCopy:
         self._name = type(model).__name__
         self._n_reads = 0
         everything = model.clt_features
-        kept = [feature for feature in everything if feature in set(circuit.features)]
+        chosen = set(circuit.features)
+        kept = [feature for feature in everything if feature in chosen]
         of_kind = next((k for k in (tuple, set, frozenset) if isinstance(everything, k)), list)
 
         def read(_: Any) -> Any:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pie_fast.attribution import MAX_TOKENS, Patcher, gate_effects, pool_effects
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
-from pie_fast.model import Pool, ReplacementModel, Setup, Switches
+from pie_fast.model import Pool, Replacer, Setup, Switches
 
 ESTIMATORS = ("exact", "gradient-difference")
 
@@ -52,6 +52,7 @@ class SynergyEstimator:
         estimator: `exact` or `gradient-difference`.
         direction: `noising` or `denoising`.
         batch_size: Prompts a batch.
+        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
 
     Raises:
         PieFastError: Unknown estimator or direction.
@@ -59,7 +60,7 @@ class SynergyEstimator:
 
     def __init__(
         self,
-        model: ReplacementModel,
+        model: Replacer,
         prompts: Sequence[Prompt],
         pool: Pool,
         metric: str,
@@ -68,12 +69,22 @@ class SynergyEstimator:
         estimator: str = "gradient-difference",
         direction: str = "noising",
         batch_size: int = 32,
+        mean_of: Sequence[Prompt] | None = None,
     ) -> None:
         if estimator not in ESTIMATORS:
-            raise PieFastError(f"estimator is {estimator!r}, must be one of {', '.join(ESTIMATORS)}")
+            raise PieFastError(
+                f"estimator is {estimator!r}, must be one of {', '.join(ESTIMATORS)}"
+            )
         self.exact, self.pool = estimator == "exact", pool
         self._patcher = Patcher(
-            model, prompts, pool, metric, switches, direction=direction, batch_size=batch_size
+            model,
+            prompts,
+            pool,
+            metric,
+            switches,
+            direction=direction,
+            batch_size=batch_size,
+            mean_of=mean_of,
         )
         self._singles: NDArray[np.float64] | None = None
         self._still: dict[int, NDArray[np.float64]] = {}

@@ -126,7 +126,9 @@ def _read_encoder(
 
 def _expect(path: Path, key: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != shape:
-        raise CheckpointError(f"{path}: {key} has shape {list(tensor.shape)}, must be {list(shape)}")
+        raise CheckpointError(
+            f"{path}: {key} has shape {list(tensor.shape)}, must be {list(shape)}"
+        )
 
 
 def _check_decoder(folder: Path, layer: int, shape: tuple[int, ...]) -> None:
@@ -146,7 +148,7 @@ def _check_decoder(folder: Path, layer: int, shape: tuple[int, ...]) -> None:
 
 
 def _identity(folder: Path, n_layers: int) -> str:
-    """A short hash of names, sizes and encoder headers: tells two CLTs apart without reading GBs."""
+    """A short hash of names, sizes and first bytes: tells CLTs apart without reading GBs."""
     digest = hashlib.sha256()
     for layer in range(n_layers):
         for kind in ("W_enc", "W_dec"):

@@ -146,7 +146,7 @@ class Clt:
         for layer in range(self.n_layers):
             self._decoders[layer] = self.read_rows(layer, every)
 
-    def check_layer(self, layer: int, index: int) -> None:
+    def check_feature(self, layer: int, index: int) -> None:
         """Refuse a feature that the dictionary does not have.
 
         Raises:

@@ -81,7 +81,7 @@ def interpret_features(
             raise PieFastError(f"{name} is {count}, must be at least 0")
     features = [FeatureId.from_global(i, model.clt.n_features) for i in ids]
     for feature in features:
-        model.clt.check_layer(feature.layer, feature.index)
+        model.clt.check_feature(feature.layer, feature.index)
     if not ids:
         return []
     corpus, vocabulary = Corpus.of(prompts), Vocabulary(model.host.tokenizer)

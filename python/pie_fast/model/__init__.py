@@ -2,20 +2,21 @@
 
 from pie_fast.model.batch import Batch, batches, make_batch
 from pie_fast.model.host import Host
-from pie_fast.model.loading import load_model
+from pie_fast.model.loading import load_host, resolve_device
 from pie_fast.model.pool import Pool
-from pie_fast.model.replacement import ReplacementModel, Run, Setup
+from pie_fast.model.replacement import Replacer, Run, Setup
 from pie_fast.model.settings import Switches
 
 __all__ = [
     "Batch",
     "Host",
     "Pool",
-    "ReplacementModel",
+    "Replacer",
     "Run",
     "Setup",
     "Switches",
     "batches",
-    "load_model",
+    "load_host",
     "make_batch",
+    "resolve_device",
 ]

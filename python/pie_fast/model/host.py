@@ -63,7 +63,9 @@ class Host:
         for name in names:
             full = f"blocks.0.{name}"
             if full not in known:
-                block = sorted(n.removeprefix("blocks.0.") for n in known if n.startswith("blocks.0."))
+                block = sorted(
+                    n.removeprefix("blocks.0.") for n in known if n.startswith("blocks.0.")
+                )
                 raise CheckpointError(
                     f"the CLT names hook {name!r}, which {self.name} does not have; it has {block}"
                 )

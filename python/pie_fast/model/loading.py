@@ -1,4 +1,4 @@
-"""From a model and a CLT, however they are given, to a replacement model."""
+"""Boot a language model on a device."""
 
 from __future__ import annotations
 
@@ -8,42 +8,8 @@ from typing import Any
 
 import torch
 
-from pie_fast.clt import Clt, load_clt
 from pie_fast.errors import CheckpointError, PieFastError
 from pie_fast.model.host import Host
-from pie_fast.model.replacement import ReplacementModel
-
-
-def load_model(
-    model: Any,
-    clt: str | Path | Clt,
-    *,
-    device: str = "auto",
-    dtype: torch.dtype | None = None,
-    tokenizer: Any = None,
-    ignore_positions: int | None = None,
-) -> ReplacementModel:
-    """Put a language model and its CLT together.
-
-    Args:
-        model: A local folder or hub id of a HuggingFace checkpoint, a booted TransformerBridge,
-            or a HuggingFace model (then with its `tokenizer`).
-        clt: A local folder, a hub id, or a loaded `Clt`.
-        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
-        dtype: Of the model and of everything computed; float32 when None.
-        tokenizer: With a HuggingFace model object only.
-        ignore_positions: See `ReplacementModel`.
-
-    Raises:
-        CheckpointError: A checkpoint is missing or broken, or the two do not fit each other.
-        PieFastError: Unknown device.
-    """
-    where = resolve_device(device)
-    dtype = dtype or torch.float32
-    host = _host(model, tokenizer, where, dtype)
-    if not isinstance(clt, Clt):
-        clt = load_clt(clt, device=where, dtype=torch.float32)
-    return ReplacementModel(host, clt, ignore_positions=ignore_positions)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -59,7 +25,9 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise PieFastError(f"unknown device {device!r}: auto, cpu, cuda, cuda:N or mps") from error
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
-        raise PieFastError(f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices")
+        raise PieFastError(
+            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices"
+        )
     if where.type == "mps" and not torch.backends.mps.is_available():
         raise PieFastError("device 'mps' is not here")
     if where.type not in ("cpu", "cuda", "mps"):
@@ -67,7 +35,13 @@ def resolve_device(device: str) -> torch.device:
     return where
 
 
-def _host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> Host:
+def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> Host:
+    """A host from a folder, a hub id, a booted bridge, or a HuggingFace model and its tokenizer.
+
+    Raises:
+        CheckpointError: The checkpoint is missing or broken.
+        PieFastError: The object is none of these.
+    """
     with warnings.catch_warnings():
         # Deprecations inside the libraries at import time are not the user's to mend.
         warnings.simplefilter("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,7 +39,7 @@ class Pool:
             )
         self.n_features = n_features
         edges = np.searchsorted(self.global_ids, np.arange(n_layers + 1) * n_features)
-        self.slots = [slice(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
+        self.slots = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
         self.by_layer: list[Tensor] = [
             torch.from_numpy(self.global_ids[slot] - layer * n_features).to(device)
             for layer, slot in enumerate(self.slots)

@@ -16,9 +16,10 @@ to a gate is the feature's first-order effect (FAP, METHODS.md section 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,7 +83,7 @@ class Run:
     deltas: tuple[Tensor, ...]
 
 
-class ReplacementModel:
+class Replacer:
     """A language model whose MLPs are rebuilt by a CLT.
 
     Attributes:
@@ -104,9 +105,9 @@ class ReplacementModel:
         """Where it runs."""
         return self.host.device
 
-    def pool(self, features: Sequence[int] | Tensor) -> Pool:
+    def make_pool(self, features: Iterable[int]) -> Pool:
         """Global ids in any order as a `Pool`."""
-        ids = torch.as_tensor(features, dtype=torch.int64).sort().values.numpy()
+        ids = np.sort(np.fromiter(features, dtype=np.int64))
         return Pool(ids, self.clt.n_layers, self.clt.n_features, self.device)
 
     def ignored(self, batch: Batch) -> Tensor:
@@ -192,7 +193,9 @@ class ReplacementModel:
             tuple(assembly.deltas),
         )
 
-    def mean_activations(self, prompts: Sequence[Prompt], batch_size: int = 32) -> tuple[Columns, ...]:
+    def mean_activations(
+        self, prompts: Sequence[Prompt], batch_size: int = 32
+    ) -> tuple[Columns, ...]:
         """Mean of every feature over all positions of `prompts` that have features: `[1, 1, n]`."""
         key = tuple(p.tokens for p in prompts)
         if key not in self._means:

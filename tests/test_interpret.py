@@ -366,7 +366,9 @@ def test_a_feature_that_never_fires_says_so():
     activity = Activity.of(corpus, [3], [1], [0.0])
     assert mine_rule(facts, activity) is None
     text = label(None, activity, facts, Vocabulary(Tokenizer()))
-    assert text == "never fires on these 9 prompts (it counts through its baseline)"
+    assert text == "never fires on these 9 prompts (only its baseline counts)"
+    nothing = Activity.of(corpus, [], [], [])
+    assert label(None, nothing, facts, Vocabulary(None)) == "never fires on these 9 prompts"
 
 
 def test_facts_of_another_corpus_are_refused():

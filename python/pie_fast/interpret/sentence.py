@@ -72,7 +72,8 @@ def describe(conditions: Sequence[Condition], vocabulary: Vocabulary, gloss: str
 def _where(rule: Rule | None, activity: Activity, facts: Facts, vocabulary: Vocabulary) -> str:
     n_prompts, n_active = activity.corpus.n_prompts, activity.n_active_prompts
     if n_active == 0:
-        return f"never fires on these {n_prompts} prompts (it counts through its baseline)"
+        why = " (only its baseline counts)" if activity.n_zero else ""
+        return f"never fires on these {n_prompts} prompts{why}"
     if rule is None:
         return f"fires in 1 of {n_prompts} prompts, on {_peak(activity, vocabulary)}"
     quality = f"[F1 {_score(rule.held_out.f1)}]"

@@ -1,15 +1,15 @@
 """Rules that say where a feature fires, mined on one half of the prompts, judged on the other.
 
     rule       conjunction of conditions; a condition is a family of facts and a set of its values
-    mining     for one family, the set of values with the best F1 less its cost, exactly:
-               sets are ordered by precision, the F1-optimal one is a prefix of that order
+    mining     for one family, the set of values with the best F1 (always a prefix of the
+               values by precision), cut where its tail does not pay for its words
     beam       the best few single conditions are each joined with a second family, whose values
                are mined again among the positions that the first leaves
     choice     the candidate with the best F1 on the held-out half less `COST_*`; the empty rule
                ("everywhere") is a candidate too, and wins where nothing else is worth its cost
 
 Positions count, not prompts: every position of every prompt is either a firing or not. A rule
-is favoured by nothing but the choice among a few dozen candidates on the half that judges it;
+is favoured by nothing but the choice among some dozens of candidates on the half that judges it;
 activations shuffled over the positions end at the empty rule, with the F1 of firing at random.
 """
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pie_fast.errors import PieFastError
 from pie_fast.interpret.contexts import Activity, Bools, Ints
-from pie_fast.interpret.facts import FAMILIES, Facts, Family, Value
+from pie_fast.interpret.facts import Facts, Family, Value, is_of_tokens
 
 #: what a condition must add to F1 to be worth saying
 COST_CONDITION = 0.02
@@ -122,11 +122,12 @@ def mine_rule(facts: Facts, activity: Activity) -> Rule | None:
     mining = split_prompts(activity)[facts.corpus.prompt]
     fires, held_out = activity.fires, ~mining
     base = Score.of(held_out[held_out], fires[held_out]).f1
+    names = list(facts.families)
     best: tuple[tuple[float, float, list[int]], Rule] | None = None
     for conditions in _candidates(facts, fires, mining):
         score = Score.of(_holds(conditions, facts)[held_out], fires[held_out])
         rule = Rule(conditions, score, base)
-        order = [FAMILIES.index(condition.family) for condition in conditions]
+        order = [names.index(condition.family) for condition in conditions]
         # rounded: differences below 1e-9 are of the arithmetic, and the cheaper rule is better
         key = (-round(score.f1 - rule.cost, 9), rule.cost, order)
         if best is None or key < best[0]:
@@ -153,7 +154,7 @@ def split_prompts(activity: Activity) -> Bools:
 def best_values(
     family: Family, fires: Bools, among: Bools, n_firing: int, value_cost: float
 ) -> tuple[Value, ...]:
-    """The set of values with the best F1 less its cost; empty if no value ever fires.
+    """The set of values with the best F1, less a tail not worth its cost; empty if none fires.
 
     Args:
         family: The facts.
@@ -204,7 +205,7 @@ def _candidates(facts: Facts, fires: Bools, mining: Bools) -> Iterator[tuple[Con
 
 
 def _value_cost(family: str) -> float:
-    return COST_TOKEN if family in ("token", "previous_token") else COST_VALUE
+    return COST_TOKEN if is_of_tokens(family) else COST_VALUE
 
 
 def _holds(conditions: Sequence[Condition], facts: Facts) -> Bools:

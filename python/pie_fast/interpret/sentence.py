@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pie_fast.interpret.contexts import Activity
-from pie_fast.interpret.facts import Facts, Value
+from pie_fast.interpret.facts import EARLIER, Facts, Value, is_of_tokens
 from pie_fast.interpret.rules import Condition, Rule
 from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpretation import TokenEffect
@@ -115,6 +115,9 @@ def _modifier(condition: Condition, vocabulary: Vocabulary) -> str:
         return _FLAGS[condition.family]
     if condition.family == "position":
         return _position(condition.values)
+    if condition.family.startswith(EARLIER):
+        role = _role(condition.family.removeprefix(EARLIER))
+        return f"where {role} is {_values(condition, vocabulary)}"
     before = {"previous_token": "after", "previous_role": "after", "class": "that is"}
     return f"{before.get(condition.family, 'in the role')} {_values(condition, vocabulary)}"
 
@@ -128,12 +131,16 @@ def _position(values: Sequence[Value]) -> str:
 
 
 def _values(condition: Condition, vocabulary: Vocabulary) -> str:
-    if condition.family in ("token", "previous_token"):
+    if is_of_tokens(condition.family):
         return _listed([vocabulary.quoted(int(value)) for value in condition.values])
     if condition.family == "class":
         return _listed([_CLASSES[str(value)] for value in condition.values])
-    # roles are names (S2, A_doc) or plain words of the template (place, object)
-    return _listed([f"the {v}" if str(v).islower() else str(v) for v in condition.values])
+    return _listed([_role(str(value)) for value in condition.values])
+
+
+def _role(name: str) -> str:
+    """Roles are names (S2, A_doc) or plain words of the template (place, object)."""
+    return f"the {name}" if name.islower() else name
 
 
 def _listed(words: Sequence[str]) -> str:

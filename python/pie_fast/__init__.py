@@ -14,6 +14,11 @@ from typing import Any
 _PUBLIC = {
     "FeatureId": "types",
     "Selection": "types",
+    "SelectionStep": "types",
+    "explain_selection": "select",
+    "greedy_select": "select",
+    "greedy_select_many": "select",
+    "top_k": "select",
     "PieFastError": "errors",
     "DumpError": "errors",
     "prune_features": "pie",

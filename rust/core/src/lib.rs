@@ -9,8 +9,16 @@
 //!
 //! Every fast path has a literal twin in [`naive`], and a property test that they agree.
 
+pub mod cancel;
 pub mod error;
 pub mod feature;
+pub mod naive;
+pub mod real;
+pub mod select;
+pub mod simd;
+pub mod threads;
+pub mod topk;
 
+pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use feature::{FeatureId, Scored};

@@ -157,11 +157,23 @@ def _by_synergy(
     if budget > len(pool):
         raise BudgetError(f"budget {budget} exceeds the pool of {len(pool)} features")
     scores = dump.score(options.rank_by)[pool]
-    values = synergy.dense()
-    values = np.maximum(values, 0.0) if options.synergy == "clipped" else values
+    values = _as_asked(synergy, options.synergy)
     chosen = greedy_select(scores, values, budget, bonus=options.bonus).ids
     made = {"direction": synergy.direction, "estimator": synergy.estimator, "pool": len(pool)}
     return pool[chosen], scores[chosen], made
+
+
+def _as_asked(synergy: SynergyMatrix, form: str) -> Any:
+    """The matrix, dense or CSR, signed or with what is negative set to 0."""
+    if synergy.form == "clipped" and form == "signed":
+        raise PieFastError("synergy 'signed' is asked for, but the file holds clipped values")
+    values = synergy.values
+    if form == "signed":
+        return values
+    if isinstance(values, np.ndarray):
+        return np.maximum(values, 0.0)
+    indptr, indices, weights = values
+    return indptr, indices, np.maximum(weights, 0.0)
 
 
 def _at_random(

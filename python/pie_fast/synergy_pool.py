@@ -84,9 +84,10 @@ def measure_synergy(
             progress(int(rows.done.sum()), len(pool))
     matrix = SynergyMatrix.from_dense(
         pool,
-        measured.symmetric(rows.values),
+        measured.symmetric(rows.values).astype(np.float32),
         direction=direction,
         estimator=estimator,
+        form="signed",
         n_prompts=len(prompts),
     )
     matrix.save(path)

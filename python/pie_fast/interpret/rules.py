@@ -8,9 +8,10 @@
     choice     the candidate with the best F1 on the held-out half less `COST_*`; the empty rule
                ("everywhere") is a candidate too, and wins where nothing else is worth its cost
 
-Positions count, not prompts: every position of every prompt is either a firing or not. A rule
-is favoured by nothing but the choice among some dozens of candidates on the half that judges it;
-activations shuffled over the positions end at the empty rule, with the F1 of firing at random.
+Positions count, not prompts: every position of every prompt is either a firing or not. Nothing
+favours a rule but the choice among some dozens of candidates on the half that judges it. That is
+worth a few hundredths of F1 where the held-out half is small: activations shuffled over the
+positions of 64 prompts reached .02 to .04 more than firing at random.
 """
 
 from __future__ import annotations

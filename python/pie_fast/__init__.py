@@ -12,6 +12,8 @@ from typing import Any
 
 #: public name -> the module that defines it
 _PUBLIC = {
+    "DumpWriter": "dump",
+    "FeatureDump": "dump",
     "FeatureId": "types",
     "Selection": "types",
     "SelectionStep": "types",
@@ -19,8 +21,14 @@ _PUBLIC = {
     "greedy_select": "select",
     "greedy_select_many": "select",
     "top_k": "select",
+    "SynergyMatrix": "synergy_matrix",
+    "pair_synergy": "synergy_stats",
+    "top_synergies": "synergy_stats",
     "PieFastError": "errors",
     "DumpError": "errors",
+    "PromptTable": "dump",
+    "decoder_rows": "decoder",
+    "open_dump": "dump",
 }
 
 __all__ = ["__version__", *_PUBLIC]

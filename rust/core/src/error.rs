@@ -10,6 +10,10 @@ pub enum Error {
     #[error("{0}")]
     Argument(String),
 
+    /// A budget is out of its valid range.
+    #[error("{0}")]
+    Budget(String),
+
     /// A file is not what its format promises: `field` is the tensor or key that is wrong.
     #[error("{}: {field}: {message}", path.display())]
     Format {

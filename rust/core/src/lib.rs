@@ -10,15 +10,24 @@
 //! Every fast path has a literal twin in [`naive`], and a property test that they agree.
 
 pub mod cancel;
+pub mod decoder;
+pub mod dump;
 pub mod error;
 pub mod feature;
+pub mod file;
+mod gram_kernel;
+pub mod header;
 pub mod naive;
+pub mod ranking;
 pub mod real;
+pub mod score;
 pub mod select;
 pub mod simd;
-pub mod threads;
+pub mod synergy;
 pub mod topk;
+pub mod workers;
 
 pub use cancel::Cancel;
+pub use dump::Dump;
 pub use error::{Error, Result};
 pub use feature::{FeatureId, Scored};

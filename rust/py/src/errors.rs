@@ -7,10 +7,11 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError};
 mod python {
     #![allow(missing_docs)]
     pyo3::import_exception!(pie_fast.errors, PieFastError);
+    pyo3::import_exception!(pie_fast.errors, BudgetError);
     pyo3::import_exception!(pie_fast.errors, DumpError);
 }
 
-/// `Argument` -> `PieFastError`, `Format` -> `DumpError`, `Io` -> the `OSError` subclass of its errno.
+/// `Argument` -> `PieFastError`, `Budget` -> `BudgetError`, `Format` -> `DumpError`, `Io` -> the `OSError` subclass of its errno.
 pub fn to_python(error: Error) -> PyErr {
     match error {
         Error::Format { .. } => python::DumpError::new_err(error.to_string()),
@@ -21,6 +22,7 @@ pub fn to_python(error: Error) -> PyErr {
             }
             None => PyOSError::new_err(error.to_string()),
         },
+        Error::Budget(message) => python::BudgetError::new_err(message),
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         other => python::PieFastError::new_err(other.to_string()),
     }

@@ -1,19 +1,29 @@
 //! `pie_fast._native`: converts, detaches, maps errors; every computation is in `pie-fast-core`.
 
 mod arrays;
+mod decoder;
+mod dump;
 mod enter;
 mod errors;
 mod matrix;
 mod select;
+mod synergy;
 
 /// The native part of `pie_fast`.
 #[pyo3::pymodule]
 mod _native {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
-    use crate::select::{
+    use super::decoder::decoder_rows;
+    #[pymodule_export]
+    use super::dump::Dump;
+    #[pymodule_export]
+    use super::select::{
         check_synergy, explain_selection, greedy_select, greedy_select_many, top_k,
     };
-    use pyo3::prelude::*;
+    #[pymodule_export]
+    use super::synergy::{load_synergy, synergy_clusters, top_synergies, unpack_synergy};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

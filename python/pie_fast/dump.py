@@ -1,0 +1,239 @@
+"""Feature dumps: which features were active where, and what each contributed to a metric.
+
+A dump (DESIGN of the format: ``docs/dump.md``) is a folder of safetensors shards and one
+``manifest.json``. :class:`DumpWriter` writes it, :func:`open_dump` reads it; scores and rankings
+are one pass over the shards, in Rust, without loading them:
+
+    ``s[p, f]`` = sum over the entries of prompt p and feature f, in file order;
+    ``B[b, f]`` = sum of s (or ``|s|``) over the 256 prompts of block b, in order;
+    ``S[f]``    = sum of the blocks, in order; divided by the number of prompts.
+
+That order is fixed by the dump alone: any number of threads and any cut into shards gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from pie_fast import _native
+from pie_fast.dump_prompts import PromptTable
+from pie_fast.dump_writer import DumpWriter
+from pie_fast.errors import DumpError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["DumpWriter", "Entries", "FeatureDump", "FeatureEntries", "PromptTable", "open_dump"]
+
+RankBy = Literal["signed", "abs", "mean_abs", "magnitude", "max", "count"]
+
+#: Told ``(entries done, entries in all)`` now and then.
+Progress = Callable[[int, int], object]
+
+
+class Entries(NamedTuple):
+    """The entries of a range of prompts, CSR over the prompts.
+
+    Attributes:
+        prompt_ptr: ``[n_prompts + 1]`` int64, starts at 0.
+        feature: ``[nnz]`` uint32 global ids; (feature, position) ascends within a prompt.
+        position: ``[nnz]`` uint32.
+        activation: ``[nnz]`` float32.
+        attribution: ``[nnz]`` float32, or None in a dump without attributions.
+    """
+
+    prompt_ptr: NDArray[np.int64]
+    feature: NDArray[np.uint32]
+    position: NDArray[np.uint32]
+    activation: NDArray[np.float32]
+    attribution: NDArray[np.float32] | None
+
+
+class FeatureEntries(NamedTuple):
+    """The entries of a few features, in the order of the dump.
+
+    Attributes:
+        prompt: ``[nnz]`` int64 prompt indices.
+        position: ``[nnz]`` uint32.
+        feature: ``[nnz]`` uint32 global ids.
+        activation: ``[nnz]`` float32.
+        attribution: ``[nnz]`` float32, or None in a dump without attributions.
+    """
+
+    prompt: NDArray[np.int64]
+    position: NDArray[np.uint32]
+    feature: NDArray[np.uint32]
+    activation: NDArray[np.float32]
+    attribution: NDArray[np.float32] | None
+
+
+class FeatureDump:
+    """An opened feature dump; get one from :func:`open_dump`.
+
+    Attributes:
+        path: Its folder.
+        manifest: ``manifest.json`` as a dict.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._native = _native.Dump(self.path)
+        self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_bytes())
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the CLT."""
+        return self._native.n_layers
+
+    @property
+    def n_features(self) -> int:
+        """Features per layer; the global id is ``layer * n_features + index``."""
+        return self._native.n_features
+
+    @property
+    def n_prompts(self) -> int:
+        """Prompts in the dump."""
+        return self._native.n_prompts
+
+    @property
+    def n_active(self) -> int:
+        """Entries in the dump."""
+        return self._native.n_active
+
+    @property
+    def has_attribution(self) -> bool:
+        """Whether the entries have attributions."""
+        return self._native.has_attribution
+
+    @property
+    def complete(self) -> bool:
+        """Whether the dump has every prompt that its capture was going to write."""
+        return self.n_prompts >= int(self.manifest.get("n_prompts_planned", self.n_prompts))
+
+    @property
+    def prompts(self) -> PromptTable:
+        """The prompts, read when asked for.
+
+        Raises:
+            DumpError: ``prompts.safetensors`` is not what the format promises.
+        """
+        path = self.path / "prompts.safetensors"
+        table = PromptTable.load(path)
+        if table.n_prompts < self.n_prompts or (self.complete and table.n_prompts > self.n_prompts):
+            raise DumpError(
+                f"{path}: prompt_ptr: {table.n_prompts} prompts, the manifest says {self.n_prompts}"
+            )
+        return table.first(self.n_prompts)
+
+    def score(
+        self,
+        rank_by: RankBy = "mean_abs",
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float64]:
+        """One score per feature, from one pass over the dump.
+
+        Args:
+            rank_by: "signed": mean over prompts of the sum over positions of the attribution;
+                "abs": its absolute value; "mean_abs": mean over prompts of |sum over positions|;
+                "magnitude": mean over prompts of the sum of |activation|; "max": largest
+                |activation|; "count": number of prompts with an activation other than 0.
+            threads: How many; the scores do not depend on it.
+            progress: Called now and then.
+
+        Returns:
+            ``[n_layers * n_features]`` float64 by global id, 0.0 for features without entries.
+
+        Raises:
+            PieFastError: An unknown ``rank_by``, or attributions of a dump that has none.
+            DumpError: A shard is not what the format promises.
+        """
+        return self._native.score(rank_by, threads=threads, progress=progress)
+
+    def top_k(
+        self,
+        k: int,
+        rank_by: RankBy = "mean_abs",
+        *,
+        threads: int | None = None,
+        layers: Sequence[int] | None = None,
+        features: ArrayLike | None = None,
+        min_prompts: int | None = None,
+        per_layer: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The ``k`` best features that have entries, ties to the smaller id.
+
+        Args:
+            k: How many.
+            rank_by: As in :meth:`score`.
+            threads: How many; the result does not depend on it.
+            layers: Only these layers.
+            features: Only these global ids.
+            min_prompts: Only features that are active in at least so many prompts.
+            per_layer: The ``k`` best of each layer (fewer where fewer have entries), layer by
+                layer.
+            progress: Called now and then.
+
+        Returns:
+            ids ``[k]`` int64 and scores ``[k]`` float64, best first.
+
+        Raises:
+            BudgetError: ``k`` is negative, or above the number of candidates.
+        """
+        only = None if features is None else _ids("features", features)
+        return self._native.top_k(
+            k,
+            rank_by,
+            threads=threads,
+            layers=None if layers is None else list(layers),
+            features=only,
+            min_prompts=min_prompts,
+            per_layer=per_layer,
+            progress=progress,
+        )
+
+    def entries(self, first_prompt: int, n_prompts: int) -> Entries:
+        """The entries of the prompts ``first_prompt .. first_prompt + n_prompts``.
+
+        Raises:
+            PieFastError: The dump does not have all of these prompts.
+        """
+        return Entries(*self._native.entries(first_prompt, n_prompts))
+
+    def entries_of(
+        self, features: ArrayLike, *, progress: Progress | None = None
+    ) -> FeatureEntries:
+        """The entries of a few features (global ids, in any order) from one pass over the dump."""
+        ids = _ids("features", features)
+        return FeatureEntries(*self._native.entries_of(ids, progress=progress))
+
+    def active_features(self, *, threads: int | None = None) -> NDArray[np.int64]:
+        """Global ids of the features with at least one activation other than 0, ascending."""
+        return self._native.active_features(threads=threads)
+
+
+def open_dump(path: str | Path) -> FeatureDump:
+    """Open a feature dump and check its manifest and the layout of every shard.
+
+    A dump whose capture was interrupted opens with the prompts it has; ``complete`` tells.
+
+    Raises:
+        FileNotFoundError: There is nothing at ``path``, or a shard is missing.
+        DumpError: Something is not what the format promises; names file, field and value.
+    """
+    return FeatureDump(path)
+
+
+def _ids(name: str, values: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {array.dtype}, must be whole numbers")
+    return np.ascontiguousarray(array, dtype=np.int64).reshape(-1)

@@ -1,0 +1,173 @@
+//! Rows of a decoder tensor, read from its checkpoint file without loading the rest.
+//!
+//! Row `f` of `W_dec_l [n_features, n_layers - l, d_model]` is one span of the file. Each row that
+//! is asked for is read once, in the order of the file, neighbours together.
+
+use crate::dump::FloatType;
+use crate::error::{Error, Result};
+use crate::file::{Source, reserve, room};
+use crate::header::Header;
+use crate::workers::Workers;
+use std::path::Path;
+
+/// Bytes that one read brings at most, a row of more bytes excepted.
+const SPAN: usize = 1 << 20;
+
+/// Numbers below which one thread is faster than several.
+const SMALL: usize = 1 << 18;
+
+/// Rows of a tensor, widened to f32.
+#[derive(Debug)]
+pub struct DecoderRows {
+    /// `[n_rows, row_shape..]`, row-major.
+    pub values: Vec<f32>,
+    /// Shape of one row: the tensor's without the first axis.
+    pub row_shape: Vec<usize>,
+}
+
+/// An open decoder tensor.
+#[derive(Debug)]
+pub struct Decoder {
+    source: Source,
+    tensor: String,
+    dtype: FloatType,
+    n_rows: usize,
+    row_shape: Vec<usize>,
+    row_len: usize,
+    offset: u64,
+}
+
+impl Decoder {
+    /// Open `tensor` in the safetensors file `path`.
+    ///
+    /// # Errors
+    /// The file is not what its format promises, has no such tensor, or the tensor is not bf16,
+    /// f16 or f32 of at least two axes.
+    pub fn open(path: impl AsRef<Path>, tensor: &str) -> Result<Self> {
+        let source = Source::open(path.as_ref())?;
+        let header = Header::read(&source)?;
+        let found = header.get(&source, tensor)?;
+        let dtype = FloatType::parse(&found.dtype).ok_or_else(|| {
+            source.wrong(tensor, format!("has dtype {}, must be BF16, F16 or F32", found.dtype))
+        })?;
+        if found.shape.len() < 2 {
+            let message = format!("has shape {:?}, must have at least two axes", found.shape);
+            return Err(source.wrong(tensor, message));
+        }
+        let (n_rows, row_shape) = (found.shape[0], found.shape[1..].to_vec());
+        // An empty tensor may name any size for its other axes.
+        let row_len = row_shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+        let row_len = row_len
+            .ok_or_else(|| source.wrong(tensor, format!("has impossible rows {row_shape:?}")))?;
+        let (tensor, offset) = (tensor.to_owned(), found.offset);
+        Ok(Self { source, tensor, dtype, n_rows, row_shape, row_len, offset })
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Shape of one row.
+    #[must_use]
+    pub fn row_shape(&self) -> &[usize] {
+        &self.row_shape
+    }
+
+    /// Read the rows `ids`, in that order, with repeats.
+    ///
+    /// # Shapes
+    /// `[ids.len(), row_shape..]` float32.
+    ///
+    /// # Errors
+    /// Ids that are not rows; a number that is not finite; a file that ends too early.
+    ///
+    /// # Memory
+    /// The result, and 1 MiB per thread.
+    pub fn rows(&self, ids: &[i64], threads: Option<usize>) -> Result<DecoderRows> {
+        let order = self.order(ids)?;
+        let len = ids.len().saturating_mul(self.row_len);
+        let mut values = Vec::new();
+        reserve(&mut values, len)?;
+        values.resize(len, 0.0f32);
+        if self.row_len > 0 {
+            let mut rows: Vec<&mut [f32]> = values.chunks_mut(self.row_len).collect();
+            // Ascending by row, so that neighbours are read together and repeats once.
+            rows = take_in_order(rows, &order);
+            let mut jobs = self.jobs(rows, &order);
+            Workers::new(threads, len < SMALL)?.each(&mut jobs, |_, job| self.read(job))?;
+        }
+        Ok(DecoderRows { values, row_shape: self.row_shape.clone() })
+    }
+
+    /// (row, place in the result), ascending by row.
+    fn order(&self, ids: &[i64]) -> Result<Vec<(usize, usize)>> {
+        let mut order = Vec::with_capacity(ids.len());
+        for (place, &id) in ids.iter().enumerate() {
+            let row = usize::try_from(id).ok().filter(|&row| row < self.n_rows);
+            let row = row.ok_or_else(|| {
+                let message = format!("row {id} is outside [0, {})", self.n_rows);
+                Error::argument(format!(
+                    "{}: {}: {message}",
+                    self.source.path().display(),
+                    self.tensor
+                ))
+            })?;
+            order.push((row, place));
+        }
+        order.sort_unstable();
+        Ok(order)
+    }
+
+    /// Cut the ordered rows into spans of neighbouring rows.
+    fn jobs<'a>(&self, rows: Vec<&'a mut [f32]>, order: &[(usize, usize)]) -> Vec<Job<'a>> {
+        let most = (SPAN / (self.row_len * self.dtype.size() as usize)).max(1);
+        let mut jobs: Vec<Job<'a>> = Vec::new();
+        for (out, &(row, _)) in rows.into_iter().zip(order) {
+            match jobs.last_mut() {
+                Some(job) if row < job.end || (row == job.end && row - job.first < most) => {
+                    job.end = row + 1;
+                    job.out.push((row, out));
+                }
+                _ => jobs.push(Job { first: row, end: row + 1, out: vec![(row, out)] }),
+            }
+        }
+        jobs
+    }
+
+    fn read(&self, job: &mut Job<'_>) -> Result<()> {
+        let (n, size) = ((job.end - job.first) * self.row_len, self.dtype.size());
+        let offset = self.offset + (job.first * self.row_len) as u64 * size;
+        let mut wide: Vec<f32> = Vec::new();
+        if self.dtype == FloatType::F32 {
+            self.source.read(room(&mut wide, n)?, offset)?;
+        } else {
+            let half = self.source.read_vec::<u16>(offset, n)?;
+            crate::gram_kernel::widen(&half, self.dtype, room(&mut wide, n)?);
+        }
+        if let Some(i) = wide.iter().position(|v| !v.is_finite()) {
+            let row = job.first + i / self.row_len;
+            let message = format!("row {row} has {}, must be finite", wide[i]);
+            return Err(self.source.wrong(&self.tensor, message));
+        }
+        for (row, out) in &mut job.out {
+            let from = (*row - job.first) * self.row_len;
+            out.copy_from_slice(&wide[from..from + self.row_len]);
+        }
+        Ok(())
+    }
+}
+
+/// Neighbouring rows, read at once, and where each goes.
+struct Job<'a> {
+    first: usize,
+    end: usize,
+    out: Vec<(usize, &'a mut [f32])>,
+}
+
+/// The slices in the order of their places.
+fn take_in_order<'a>(rows: Vec<&'a mut [f32]>, order: &[(usize, usize)]) -> Vec<&'a mut [f32]> {
+    let mut rows: Vec<Option<&mut [f32]>> = rows.into_iter().map(Some).collect();
+    order.iter().filter_map(|&(_, place)| rows[place].take()).collect()
+}

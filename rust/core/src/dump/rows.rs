@@ -1,0 +1,153 @@
+//! The entries of a few prompts: read by pread, checked, widened to u32 and f32.
+
+use crate::dump::shard::{FloatType, Shard};
+use crate::error::Result;
+use crate::file::{Source, room};
+use crate::gram_kernel::widen;
+use std::ops::Range;
+
+/// Which of the two value columns are wanted. Features and positions are always read: their
+/// order is checked before anything is added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Want {
+    pub activation: bool,
+    pub attribution: bool,
+}
+
+/// Buffers for the entries of a run of prompts, used again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    n: usize,
+    feature: Vec<u32>,
+    narrow: Vec<u16>,
+    wide: Vec<u32>,
+    is_wide: bool,
+    half: Vec<u16>,
+    activation: Vec<f32>,
+    attribution: Vec<f32>,
+}
+
+impl Rows {
+    /// Read the entries of the shard's prompts `prompts` and check them.
+    ///
+    /// # Errors
+    /// Entries out of order or twice, ids out of range, numbers that are not finite, a file that
+    /// ends too early.
+    pub fn load(&mut self, shard: &Shard, prompts: Range<usize>, want: Want) -> Result<()> {
+        let begin = shard.prompt_ptr[prompts.start];
+        let (source, columns) = (&shard.source, &shard.columns);
+        self.n = (shard.prompt_ptr[prompts.end] - begin) as usize;
+        source.read(room(&mut self.feature, self.n)?, columns.feature + 4 * begin)?;
+        self.is_wide = columns.wide_position;
+        if self.is_wide {
+            source.read(room(&mut self.wide, self.n)?, columns.position + 4 * begin)?;
+        } else {
+            source.read(room(&mut self.narrow, self.n)?, columns.position + 2 * begin)?;
+        }
+        self.check_order(shard, prompts)?;
+        if want.activation {
+            self.load_activation(shard, begin)?;
+        }
+        if let (true, Some(offset)) = (want.attribution, columns.attribution) {
+            source.read(room(&mut self.attribution, self.n)?, offset + 4 * begin)?;
+            check_finite(source, "attribution", &self.attribution[..self.n], begin)?;
+        }
+        Ok(())
+    }
+
+    /// Global feature ids.
+    pub fn features(&self) -> &[u32] {
+        &self.feature[..self.n]
+    }
+
+    /// Activations; only when they were wanted.
+    pub fn activations(&self) -> &[f32] {
+        &self.activation[..self.n]
+    }
+
+    /// Attributions; only when they were wanted and the dump has them.
+    pub fn attributions(&self) -> &[f32] {
+        &self.attribution[..self.n]
+    }
+
+    /// The position of entry `i`.
+    pub fn position(&self, i: usize) -> u32 {
+        if self.is_wide { self.wide[i] } else { u32::from(self.narrow[i]) }
+    }
+
+    fn load_activation(&mut self, shard: &Shard, begin: u64) -> Result<()> {
+        let (source, columns) = (&shard.source, &shard.columns);
+        let offset = columns.activation + columns.activation_type.size() * begin;
+        let out = room(&mut self.activation, self.n)?;
+        if columns.activation_type == FloatType::F32 {
+            source.read(out, offset)?;
+        } else {
+            let half = room(&mut self.half, self.n)?;
+            source.read(half, offset)?;
+            widen(half, columns.activation_type, out);
+        }
+        check_finite(source, "activation", &self.activation[..self.n], begin)
+    }
+
+    fn check_order(&self, shard: &Shard, prompts: Range<usize>) -> Result<()> {
+        let begin = shard.prompt_ptr[prompts.start];
+        for prompt in prompts {
+            let from = (shard.prompt_ptr[prompt] - begin) as usize;
+            let to = (shard.prompt_ptr[prompt + 1] - begin) as usize;
+            let feature = &self.feature[from..to];
+            let bad = if self.is_wide {
+                first_disorder(feature, &self.wide[from..to])
+            } else {
+                first_disorder(feature, &self.narrow[from..to])
+            };
+            if let Some(i) = bad {
+                return Err(self.disorder(shard, prompt, begin, from + i));
+            }
+            // Ids rise within a prompt, so the last one is the largest.
+            if let Some(&last) = feature.last().filter(|&&id| u64::from(id) >= shard.n_ids) {
+                let entry = begin + to as u64 - 1;
+                let message = format!("{last} at entry {entry} is outside [0, {})", shard.n_ids);
+                return Err(shard.source.wrong("feature", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn disorder(&self, shard: &Shard, prompt: usize, begin: u64, i: usize) -> crate::Error {
+        let pair = |i: usize| (self.feature[i], self.position(i));
+        let (a, b) = (pair(i), pair(i + 1));
+        let fault = if a == b { "is there twice" } else { "is out of order" };
+        let message = format!(
+            "(feature, position) {b:?} at entry {} of prompt {} follows {a:?}: it {fault}",
+            begin + i as u64 + 1,
+            shard.first_prompt + prompt as u64,
+        );
+        shard.source.wrong("feature", message)
+    }
+}
+
+/// The first `i` whose pair is not strictly below pair `i + 1`.
+fn first_disorder<P: Copy + Ord>(feature: &[u32], position: &[P]) -> Option<usize> {
+    let rises = |i: usize| {
+        (feature[i] < feature[i + 1])
+            | ((feature[i] == feature[i + 1]) & (position[i] < position[i + 1]))
+    };
+    let n = feature.len().saturating_sub(1);
+    // No early exit: this loop runs over every entry of every scan and must vectorise.
+    let bad = feature
+        .windows(2)
+        .zip(position.windows(2))
+        .fold(false, |bad, (f, p)| bad | !((f[0] < f[1]) | ((f[0] == f[1]) & (p[0] < p[1]))));
+    if bad { (0..n).find(|&i| !rises(i)) } else { None }
+}
+
+fn check_finite(source: &Source, name: &str, values: &[f32], begin: u64) -> Result<()> {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let infinite = |v: &f32| v.to_bits() & EXPONENT == EXPONENT;
+    if !values.iter().fold(false, |bad, v| bad | infinite(v)) {
+        return Ok(());
+    }
+    let i = values.iter().position(infinite).unwrap_or(0);
+    let message = format!("{} at entry {} is not finite", values[i], begin + i as u64);
+    Err(source.wrong(name, message))
+}

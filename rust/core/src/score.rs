@@ -1,0 +1,232 @@
+//! Streaming scores: one number per feature from one pass over a dump.
+//!
+//! The order of every addition is fixed by the dump alone:
+//!
+//! 1. `s[p, f]`: the entries of prompt `p` and feature `f`, added in file order;
+//! 2. `B[b, f]`: the `s` (or `|s|`) of the 256 prompts of block `b`, added in order of prompt;
+//! 3. `S[f]`: the blocks, added in order.
+//!
+//! So any number of threads and any cut into shards gives the same bytes. Work is divided where
+//! order does not matter: a slab of pieces is loaded and reduced to one number per prompt and
+//! feature (step 1) piece by piece, then steps 2 and 3 run over ranges of features, each range
+//! with one owner that visits the slab in order. Ids rise within a prompt, so an owner walks its
+//! range in tiles that stay in cache, with one cursor per prompt.
+
+mod reduce;
+mod tiles;
+
+use crate::dump::{Dump, Pieces, Rows, Want, Watch};
+use crate::error::{Error, Result};
+use crate::file::reserve;
+use crate::workers::Workers;
+use reduce::Part;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+/// Entries of a slab: half to twice as many are in memory at once, 12 bytes each.
+const SLAB: usize = 1 << 20;
+
+/// Entries of a piece, which one thread loads at once.
+const PIECE: usize = 1 << 16;
+
+/// Entries below which one thread is faster than several.
+const SMALL: u64 = 1 << 20;
+
+/// The identity of addition that also says "no entry so far": no sum of numbers that are not
+/// -0.0 is -0.0.
+pub(crate) const NOTHING: f64 = -0.0;
+
+/// What a feature is ranked by. `a` is an activation, `g` an attribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RankBy {
+    /// Mean over prompts of the sum of `g` over positions.
+    Signed,
+    /// Absolute value of [`RankBy::Signed`].
+    Abs,
+    /// Mean over prompts of |sum of `g` over positions|.
+    MeanAbs,
+    /// Mean over prompts of the sum of |`a`| over positions.
+    Magnitude,
+    /// Largest |`a`|.
+    Max,
+    /// Number of prompts with an `a` other than 0.
+    Count,
+}
+
+impl RankBy {
+    /// All of them, by name.
+    pub const NAMES: [(&'static str, Self); 6] = [
+        ("signed", Self::Signed),
+        ("abs", Self::Abs),
+        ("mean_abs", Self::MeanAbs),
+        ("magnitude", Self::Magnitude),
+        ("max", Self::Max),
+        ("count", Self::Count),
+    ];
+
+    /// Whether it needs attributions; the others need activations.
+    #[must_use]
+    pub fn needs_attribution(self) -> bool {
+        matches!(self, Self::Signed | Self::Abs | Self::MeanAbs)
+    }
+}
+
+impl FromStr for RankBy {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|&(_, rank_by)| rank_by).ok_or_else(|| {
+            let names = Self::NAMES.map(|(name, _)| name).join(", ");
+            Error::argument(format!("rank_by {name:?} is not one of {names}"))
+        })
+    }
+}
+
+/// One score per feature and whether the feature has entries.
+#[derive(Debug)]
+pub(crate) struct Scores {
+    totals: Vec<f64>,
+    rank_by: RankBy,
+    n_prompts: f64,
+}
+
+impl Scores {
+    /// The score of a feature, or `None` if it has no entry.
+    pub fn get(&self, id: usize) -> Option<f64> {
+        let total = self.totals[id];
+        (total.to_bits() != NOTHING.to_bits()).then(|| self.finish(total))
+    }
+
+    /// Number of ids.
+    pub fn len(&self) -> usize {
+        self.totals.len()
+    }
+
+    fn finish(&self, total: f64) -> f64 {
+        match self.rank_by {
+            RankBy::Max | RankBy::Count => total,
+            RankBy::Abs => (total / self.n_prompts).abs(),
+            RankBy::Signed | RankBy::MeanAbs | RankBy::Magnitude => total / self.n_prompts,
+        }
+    }
+
+    /// All scores, 0.0 for features without entries.
+    pub fn into_dense(mut self) -> Vec<f64> {
+        for i in 0..self.totals.len() {
+            self.totals[i] = self.get(i).unwrap_or(0.0) + 0.0;
+        }
+        self.totals
+    }
+}
+
+/// Scores of all features of a dump.
+///
+/// # Shapes
+/// `[n_layers * n_features]`, by global id; 0.0 for features without entries.
+///
+/// # Errors
+/// Attributions asked of a dump without them; a shard that is not what its format promises; what
+/// `watch` returns.
+///
+/// # Memory
+/// 16 bytes per feature and about 30 MB, or what the largest prompt takes.
+pub fn score(
+    dump: &Dump,
+    rank_by: RankBy,
+    threads: Option<usize>,
+    watch: &mut Watch<'_>,
+) -> Result<Vec<f64>> {
+    Ok(scores(dump, rank_by, threads, watch)?.into_dense())
+}
+
+/// As [`score`], and which features have entries.
+pub(crate) fn scores(
+    dump: &Dump,
+    rank_by: RankBy,
+    threads: Option<usize>,
+    watch: &mut Watch<'_>,
+) -> Result<Scores> {
+    if rank_by.needs_attribution() && !dump.has_attribution() {
+        let name = RankBy::NAMES.iter().find(|(_, r)| *r == rank_by).map_or("", |(name, _)| name);
+        return Err(Error::argument(format!(
+            "{}: rank_by {name:?} needs attributions, which this dump does not have; \
+             magnitude, max and count need activations only",
+            dump.folder().display()
+        )));
+    }
+    let workers = Workers::new(threads, dump.n_active() < SMALL)?;
+    let totals = stream(dump, rank_by, &workers, watch)?;
+    Ok(Scores { totals, rank_by, n_prompts: dump.n_prompts() as f64 })
+}
+
+fn stream(
+    dump: &Dump,
+    rank_by: RankBy,
+    workers: &Workers,
+    watch: &mut Watch<'_>,
+) -> Result<Vec<f64>> {
+    let n_ids = usize::try_from(dump.n_ids())
+        .map_err(|_| Error::argument(format!("{} features do not fit", dump.n_ids())))?;
+    let mut totals = filled(n_ids)?;
+    let mut block = filled(n_ids)?;
+    let want =
+        Want { activation: !rank_by.needs_attribution(), attribution: rank_by.needs_attribution() };
+    let mut pieces = Pieces::new(dump, 0..dump.n_prompts());
+    let mut parts: Vec<Part> = Vec::new();
+    let (mut done, mut carried) = (0, false);
+    let buffers = Buffers::default();
+    loop {
+        let used = fill_slab(&mut pieces, &mut parts)?;
+        if used == 0 {
+            return Ok(totals);
+        }
+        let slab = &mut parts[..used];
+        workers.each(slab, |_, part| buffers.with(|rows| part.load(rows, want, rank_by)))?;
+        tiles::add_slab(slab, carried, &mut totals, &mut block, rank_by, workers)?;
+        carried = !slab[used - 1].ends_block();
+        done += slab.iter().map(|part| part.n_entries() as u64).sum::<u64>();
+        watch(done, dump.n_active())?;
+    }
+}
+
+/// Loading buffers, as many as there are threads at work.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<Rows>>);
+
+impl Buffers {
+    fn with<T>(&self, work: impl FnOnce(&mut Rows) -> T) -> T {
+        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = free().pop().unwrap_or_default();
+        let result = work(&mut rows);
+        free().push(rows);
+        result
+    }
+}
+
+/// Give the next pieces to `parts`, whose buffers are used again; how many there were.
+fn fill_slab(pieces: &mut Pieces<'_>, parts: &mut Vec<Part>) -> Result<usize> {
+    // The second bound is for prompts without entries, which would fill no slab.
+    const MAX_PARTS: usize = 1 << 12;
+    let (mut used, mut entries, mut at_block_end) = (0, 0, false);
+    // Slabs end where blocks end if they can: a block in two slabs is added to the totals by a
+    // sweep over all features.
+    while entries < 2 * SLAB && !(at_block_end && entries >= SLAB / 2) && used < MAX_PARTS {
+        let Some(piece) = pieces.next(PIECE)? else { break };
+        entries += piece.len();
+        at_block_end = piece.ends_block;
+        if used == parts.len() {
+            parts.push(Part::default());
+        }
+        parts[used].assign(piece);
+        used += 1;
+    }
+    Ok(used)
+}
+
+fn filled(n: usize) -> Result<Vec<f64>> {
+    let mut all = Vec::new();
+    reserve(&mut all, n)?;
+    all.resize(n, NOTHING);
+    Ok(all)
+}

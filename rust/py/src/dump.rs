@@ -1,0 +1,150 @@
+//! Feature dumps.
+
+use crate::arrays::slice;
+use crate::enter::{detached, watched};
+use crate::errors::to_python;
+use numpy::{PyArray1, PyReadonlyArray1};
+use pie_fast_core::Error;
+use pie_fast_core::dump::{Dump as Core, Entries, FeatureEntries};
+use pie_fast_core::ranking::{Filter, active_features, top_k};
+use pie_fast_core::score::{RankBy, score};
+use pyo3::prelude::*;
+use std::path::PathBuf;
+
+type Array<'py, T> = Bound<'py, PyArray1<T>>;
+type Progress = Option<Py<PyAny>>;
+
+/// An opened and checked feature dump.
+#[pyclass(frozen, module = "pie_fast._native")]
+pub struct Dump {
+    core: Core,
+}
+
+#[pymethods]
+impl Dump {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        Ok(Self { core: detached(py, || Core::open(path))? })
+    }
+
+    #[getter]
+    fn n_layers(&self) -> u64 {
+        self.core.manifest().n_layers
+    }
+
+    #[getter]
+    fn n_features(&self) -> u64 {
+        self.core.manifest().n_features
+    }
+
+    #[getter]
+    fn n_prompts(&self) -> u64 {
+        self.core.n_prompts()
+    }
+
+    #[getter]
+    fn n_active(&self) -> u64 {
+        self.core.n_active()
+    }
+
+    #[getter]
+    fn has_attribution(&self) -> bool {
+        self.core.has_attribution()
+    }
+
+    /// `[n_layers * n_features]` float64.
+    #[pyo3(signature = (rank_by, *, threads=None, progress=None))]
+    fn score<'py>(
+        &self,
+        py: Python<'py>,
+        rank_by: &str,
+        threads: Option<usize>,
+        progress: Progress,
+    ) -> PyResult<Array<'py, f64>> {
+        let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
+        let scores = watched(py, progress, |watch| score(&self.core, rank_by, threads, watch))?;
+        Ok(PyArray1::from_vec(py, scores))
+    }
+
+    /// Ids and scores, best first.
+    #[pyo3(signature = (k, rank_by, *, threads=None, layers=None, features=None, min_prompts=None,
+                        per_layer=false, progress=None))]
+    #[expect(clippy::too_many_arguments, reason = "one keyword each in Python")]
+    fn top_k<'py>(
+        &self,
+        py: Python<'py>,
+        k: i64,
+        rank_by: &str,
+        threads: Option<usize>,
+        layers: Option<Vec<u64>>,
+        features: Option<PyReadonlyArray1<'py, i64>>,
+        min_prompts: Option<u64>,
+        per_layer: bool,
+        progress: Progress,
+    ) -> PyResult<(Array<'py, i64>, Array<'py, f64>)> {
+        let k = usize::try_from(k)
+            .map_err(|_| to_python(Error::Budget(format!("budget {k} must be at least 0"))))?;
+        let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
+        let features = features.map(|ids| slice("features", &ids).map(<[i64]>::to_vec));
+        let features = features.transpose()?;
+        let filter = Filter { layers, features, min_prompts, per_layer };
+        let best =
+            watched(py, progress, |watch| top_k(&self.core, k, rank_by, &filter, threads, watch))?;
+        let ids = best.iter().map(|scored| scored.id as i64).collect();
+        let scores = best.iter().map(|scored| scored.score).collect();
+        Ok((PyArray1::from_vec(py, ids), PyArray1::from_vec(py, scores)))
+    }
+
+    /// Ids of the features with an activation other than 0.
+    #[pyo3(signature = (*, threads=None, progress=None))]
+    fn active_features<'py>(
+        &self,
+        py: Python<'py>,
+        threads: Option<usize>,
+        progress: Progress,
+    ) -> PyResult<Array<'py, i64>> {
+        let ids = watched(py, progress, |watch| active_features(&self.core, threads, watch))?;
+        Ok(PyArray1::from_vec(py, ids))
+    }
+
+    /// `(prompt_ptr, feature, position, activation, attribution)` of a range of prompts.
+    fn entries<'py>(
+        &self,
+        py: Python<'py>,
+        first_prompt: u64,
+        n_prompts: u64,
+    ) -> PyResult<Columns<'py>> {
+        let all: Entries = detached(py, || self.core.entries(first_prompt, n_prompts))?;
+        Ok((
+            PyArray1::from_vec(py, all.prompt_ptr),
+            PyArray1::from_vec(py, all.feature),
+            PyArray1::from_vec(py, all.position),
+            PyArray1::from_vec(py, all.activation),
+            all.attribution.map(|values| PyArray1::from_vec(py, values)),
+        ))
+    }
+
+    /// `(prompt, position, feature, activation, attribution)` of a few features.
+    #[pyo3(signature = (features, *, progress=None))]
+    fn entries_of<'py>(
+        &self,
+        py: Python<'py>,
+        features: PyReadonlyArray1<'py, i64>,
+        progress: Progress,
+    ) -> PyResult<Columns<'py>> {
+        let features = slice("features", &features)?;
+        let all: FeatureEntries =
+            watched(py, progress, |watch| self.core.entries_of(features, watch))?;
+        Ok((
+            PyArray1::from_vec(py, all.prompt),
+            PyArray1::from_vec(py, all.position),
+            PyArray1::from_vec(py, all.feature),
+            PyArray1::from_vec(py, all.activation),
+            all.attribution.map(|values| PyArray1::from_vec(py, values)),
+        ))
+    }
+}
+
+/// Two id columns, positions or features beside them, activations, attributions.
+type Columns<'py> =
+    (Array<'py, i64>, Array<'py, u32>, Array<'py, u32>, Array<'py, f32>, Option<Array<'py, f32>>);

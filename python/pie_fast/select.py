@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from pie_fast.errors import PieFastError
+from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.types import Selection, SelectionStep
 
 if TYPE_CHECKING:
@@ -240,7 +240,8 @@ def _ndim_of(array: NDArray[Any]) -> str:
 def _count(name: str, given: Any) -> int:
     count = operator.index(given)
     if count < 0:
-        raise PieFastError(f"{name} is {count}, must be at least 0")
+        kind = BudgetError if name == "k" else PieFastError
+        raise kind(f"{name} is {count}, must be at least 0")
     return count
 
 

@@ -23,7 +23,7 @@ pub mod real;
 pub mod score;
 pub mod select;
 pub mod simd;
-pub mod threads;
+pub mod synergy;
 pub mod topk;
 pub mod workers;
 

@@ -64,3 +64,24 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionStep:
+    """Why one candidate was taken.
+
+    Attributes:
+        id: The one taken, a position in the scores.
+        score: Its score.
+        bonus: What its synergies with those taken before added.
+        gain: What it was taken for, ``score + bonus``.
+        runner_up: The second best at this step, or None when nothing else remained.
+        runner_up_value: What the runner-up would have been taken for.
+    """
+
+    id: int
+    score: float
+    bonus: float
+    gain: float
+    runner_up: int | None
+    runner_up_value: float | None

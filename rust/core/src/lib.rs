@@ -9,6 +9,7 @@
 //!
 //! Every fast path has a literal twin in [`naive`], and a property test that they agree.
 
+pub mod cancel;
 pub mod decoder;
 pub mod dump;
 pub mod error;
@@ -18,9 +19,15 @@ mod gram_kernel;
 pub mod header;
 pub mod naive;
 pub mod ranking;
+pub mod real;
 pub mod score;
+pub mod select;
+pub mod simd;
+pub mod threads;
+pub mod topk;
 pub mod workers;
 
+pub use cancel::Cancel;
 pub use dump::Dump;
 pub use error::{Error, Result};
 pub use feature::{FeatureId, Scored};

@@ -2,8 +2,8 @@
 
 use numpy::ndarray::Dimension;
 use numpy::{Element, PyReadonlyArray, PyUntypedArrayMethods};
-use pyo3::PyResult;
 use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
 
 /// The elements of a C-contiguous array, without a copy.
 pub fn slice<'a, T: Element, D: Dimension>(
@@ -14,3 +14,43 @@ pub fn slice<'a, T: Element, D: Dimension>(
         PyTypeError::new_err(format!("{name} of shape {:?} must be C-contiguous", array.shape()))
     })
 }
+
+/// An array of one of two element types.
+pub enum Either<'py, A: Element, B: Element, D: Dimension> {
+    /// Of the first type.
+    A(PyReadonlyArray<'py, A, D>),
+    /// Of the second.
+    B(PyReadonlyArray<'py, B, D>),
+}
+
+impl<'py, A: Element, B: Element, D: Dimension> Either<'py, A, B, D> {
+    /// # Errors
+    /// Another type or number of dimensions, naming the `valid` ones.
+    pub fn extract(name: &str, valid: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(array) = object.extract() {
+            return Ok(Self::A(array));
+        }
+        object.extract().map(Self::B).map_err(|_| {
+            PyTypeError::new_err(format!(
+                "{name} must be a {valid} array of dimension {:?}",
+                D::NDIM
+            ))
+        })
+    }
+
+    /// Its lengths.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::A(array) => array.shape(),
+            Self::B(array) => array.shape(),
+        }
+    }
+
+    /// The number of its elements.
+    pub fn len(&self) -> usize {
+        self.shape().iter().product()
+    }
+}
+
+/// float32 or float64.
+pub type Floats<'py, D> = Either<'py, f32, f64, D>;

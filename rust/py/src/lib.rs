@@ -5,10 +5,16 @@ mod decoder;
 mod dump;
 mod enter;
 mod errors;
+mod matrix;
+mod select;
 
 /// The native part of `pie_fast`.
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::select::{
+        check_synergy, explain_selection, greedy_select, greedy_select_many, top_k,
+    };
     use pyo3::prelude::*;
 
     #[pymodule_export]

@@ -1,0 +1,187 @@
+"""First-order effects of features on a metric, and the exact ones beside them.
+
+    effect_f(x, t) = sum over targets t' of <dm / dmlp_out_t'(t), (a_f - b_f) d_{f -> t'}>
+
+is the derivative of the metric by the gate of feature f at position t, so one backward pass gives
+the effect of every feature of every prompt in the batch. Summed over positions it is the FAP score
+of a prompt (arXiv 2604.16889).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pie_fast.behaviors import Prompt
+from pie_fast.clt import Columns
+from pie_fast.errors import PieFastError
+from pie_fast.metrics import check_metric, metric_values
+from pie_fast.model import Pool, Replacer, Run, Setup, Switches, batches
+
+GRADIENTS = ("full", "frozen")
+
+#: sets x prompts x positions of one forward pass when many gate settings are batched
+MAX_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects at one state of the gates.
+
+    Attributes:
+        metric: `[n_sets, batch]`.
+        activations: Per layer the features in play with their activations, `[n_sets * batch,
+            n_pos, n]`.
+        effects: Per layer the same shape as `activations`' values.
+        deltas: Per layer activation minus baseline, the same shape.
+    """
+
+    metric: Tensor
+    activations: tuple[Columns, ...]
+    effects: tuple[Tensor, ...]
+    deltas: tuple[Tensor, ...]
+
+
+def check_gradient(gradient: str) -> None:
+    """Refuse an unknown gradient rule.
+
+    Raises:
+        PieFastError: With the rules that are known.
+    """
+    if gradient not in GRADIENTS:
+        raise PieFastError(f"gradient is {gradient!r}, must be one of {', '.join(GRADIENTS)}")
+
+
+def own_metric(setup: Setup, metric: str) -> Tensor:
+    """The metric of the model itself: `[batch]`."""
+    batch = setup.batch
+    return metric_values(metric, setup.logits, batch.answer, batch.foil, setup.logits)
+
+
+def run_metric(setup: Setup, run: Run, metric: str) -> Tensor:
+    """The metric of every set and prompt of a run: `[n_sets, batch]`."""
+    n_sets, batch = run.logits.shape[:2]
+    flat = run.logits.flatten(0, 1)
+    answer, foil = setup.batch.answer.repeat(n_sets), setup.batch.foil.repeat(n_sets)
+    reference = setup.logits.repeat(n_sets, 1)
+    return metric_values(metric, flat, answer, foil, reference).unflatten(0, (n_sets, batch))
+
+
+def gate_effects(
+    model: Replacer,
+    setup: Setup,
+    metric: str,
+    *,
+    pool: Pool | None = None,
+    gates: Tensor | None = None,
+    rest: str = "free",
+    gradient: str = "full",
+) -> Effects:
+    """Effects of all features in play, by one forward and one backward pass.
+
+    Args:
+        model: The replacement model.
+        setup: A prepared batch.
+        metric: See `pie_fast.metrics`.
+        pool, gates, rest: The state to differentiate at, see `Replacer.run`.
+        gradient: `full` or `frozen`.
+    """
+    check_gradient(gradient)
+    at_clean = pool is None and rest == "free"
+    check_metric(metric, for_gradient_at_clean=at_clean)
+    run = model.run(setup, pool, gates, rest=rest, gradient=gradient)
+    values = run_metric(setup, run, metric)
+    terms = [columns.values for columns in run.terms]
+    grads = torch.autograd.grad(values.sum(), terms, allow_unused=True, materialize_grads=True)
+    effects = tuple(g * delta for g, delta in zip(grads, run.deltas, strict=True))
+    activations = tuple(Columns(c.ids, c.values.detach()) for c in run.terms)
+    return Effects(values.detach(), activations, effects, run.deltas)
+
+
+def pool_effects(effects: Effects, setup: Setup, pool: Pool) -> Tensor:
+    """Effects of a pool's features, summed over counted positions: `[n_sets, batch, len(pool)]`."""
+    n_sets, batch = effects.metric.shape
+    counted = setup.counted.repeat(n_sets, 1)[..., None]
+    parts = []
+    for layer, ids in enumerate(pool.by_layer):
+        total = (effects.effects[layer] * counted).sum(1, keepdim=True)
+        parts.append(Columns(effects.activations[layer].ids, total).at(ids)[:, 0])
+    return torch.cat(parts, 1).unflatten(0, (n_sets, batch))
+
+
+class Patcher:
+    """Exact importance `I(S)` of sets of features, the batches prepared once.
+
+    Noising: `m(all) - m(all without S)`; denoising: `m(only S) - m(none)` (DESIGN.md section 2).
+
+    Args:
+        model: The replacement model.
+        prompts: Over which it is measured.
+        pool: Features that the sets draw from.
+        metric: See `pie_fast.metrics`.
+        switches: Baseline and the rest.
+        direction: `noising` or `denoising`.
+        batch_size: Prompts a batch.
+        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
+    """
+
+    def __init__(
+        self,
+        model: Replacer,
+        prompts: Sequence[Prompt],
+        pool: Pool,
+        metric: str,
+        switches: Switches,
+        *,
+        direction: str = "noising",
+        batch_size: int = 32,
+        mean_of: Sequence[Prompt] | None = None,
+    ) -> None:
+        check_direction(direction)
+        check_metric(metric)
+        self.model, self.pool, self.metric = model, pool, metric
+        self.n_prompts, self.noising = len(prompts), direction == "noising"
+        self.rest = "free" if self.noising else "baseline"
+        self.setups = [
+            (first, model.prepare(batch, switches, mean_of or prompts))
+            for first, batch in batches(prompts, batch_size, model.device)
+        ]
+
+    def gates(self, sets: Sequence[Sequence[int]]) -> Tensor:
+        """The members of each set moved, every other feature of the pool left: `[n_sets, M]`."""
+        gates = torch.full((len(sets), len(self.pool)), float(self.noising))
+        for row, members in enumerate(sets):
+            gates[row, list(members)] = float(not self.noising)
+        return gates.to(self.model.device)
+
+    def effects(self, sets: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """`I` of each set, a list of positions in the pool: `[n_sets, n_prompts]`, signed."""
+        out = np.zeros((len(sets), self.n_prompts))
+        for first, setup in self.setups:
+            still = self._values(setup, [()])
+            per_pass = max(1, MAX_TOKENS // setup.batch.tokens.numel())
+            columns = slice(first, first + len(setup.batch))
+            for at in range(0, len(sets), per_pass):
+                moved = self._values(setup, sets[at : at + per_pass])
+                change = still - moved if self.noising else moved - still
+                out[at : at + len(moved), columns] = change.double().cpu().numpy()
+        return out
+
+    def _values(self, setup: Setup, sets: Sequence[Sequence[int]]) -> Tensor:
+        run = self.model.run(setup, self.pool, self.gates(sets), rest=self.rest)
+        return run_metric(setup, run, self.metric)
+
+
+def check_direction(direction: str) -> None:
+    """Refuse an unknown direction.
+
+    Raises:
+        PieFastError: With the two that there are.
+    """
+    if direction not in ("noising", "denoising"):
+        raise PieFastError(f"direction is {direction!r}, must be noising or denoising")

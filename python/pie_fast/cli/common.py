@@ -1,0 +1,106 @@
+"""Options and output that commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class RankBy(StrEnum):
+    """How effects on prompts become one score."""
+
+    signed = "signed"
+    abs = "abs"
+    mean_abs = "mean_abs"
+
+
+class Baseline(StrEnum):
+    """What features that are not kept are set to."""
+
+    zero = "zero"
+    mean = "mean"
+    counterfactual = "counterfactual"
+
+
+class Gradient(StrEnum):
+    """Through what the gradient is taken."""
+
+    full = "full"
+    frozen = "frozen"
+
+
+class Direction(StrEnum):
+    """Of importance and synergy."""
+
+    noising = "noising"
+    denoising = "denoising"
+
+
+class Estimator(StrEnum):
+    """How pair synergies are measured."""
+
+    exact = "exact"
+    gradient_difference = "gradient-difference"
+
+
+class Metric(StrEnum):
+    """What a behaviour is measured by."""
+
+    logit_diff = "logit-diff"
+    logprob = "logprob"
+    prob_diff = "prob-diff"
+
+
+class Form(StrEnum):
+    """Synergy as it is, or clipped at 0 as in the paper."""
+
+    clipped = "clipped"
+    signed = "signed"
+
+
+class Bonus(StrEnum):
+    """The synergies with what is selected: their mean (the paper's) or their sum."""
+
+    mean = "mean"
+    sum = "sum"
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="HuggingFace checkpoint: a folder or a hub id.")
+]
+CltOption = Annotated[str, typer.Option("--clt", "-c", help="CLT: a folder or a hub id.")]
+BehaviorOption = Annotated[
+    str, typer.Option("--behavior", "-b", help="Name of a behaviour, or a JSON Lines file.")
+]
+BudgetOption = Annotated[
+    int, typer.Option("--budget", "-k", min=1, help="How many features to keep (K).")
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of prompts and random choices.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+PromptsOption = Annotated[
+    int | None, typer.Option("--prompts", min=2, help="Prompts in both splits together.")
+]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts a batch.")]
+RankByOption = Annotated[RankBy, typer.Option("--rank-by", help="How features are ranked.")]
+
+
+def print_json(content: Any) -> None:
+    """One JSON object on standard output."""
+    json.dump(content, sys.stdout, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def terminal() -> bool:
+    """Whether somebody watches the progress."""
+    return sys.stderr.isatty()

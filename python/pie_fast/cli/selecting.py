@@ -1,0 +1,94 @@
+"""`select`: a selection from a dump, without torch."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pie_fast.cli.common import (
+    Bonus,
+    BudgetOption,
+    ForceOption,
+    Form,
+    JsonOption,
+    RankBy,
+    RankByOption,
+    SeedOption,
+    print_json,
+)
+
+
+class Method(StrEnum):
+    """Selectors that need a dump only."""
+
+    random = "random"
+    magnitude = "magnitude"
+    fap = "fap"
+    fap_synergy = "fap-synergy"
+    paper = "paper"
+    auto = "auto"
+
+
+MethodOption = Annotated[Method, typer.Option("--method", help="The selector.")]
+FormOption = Annotated[Form, typer.Option("--synergy-form", help="Clipped at 0, or signed.")]
+BonusOption = Annotated[Bonus, typer.Option("--bonus", help="Mean or sum of the synergies.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("select")(select)
+
+
+def select(
+    dump: Annotated[Path, typer.Argument(help="A feature dump.")],
+    budget: BudgetOption,
+    method: MethodOption = Method.fap,
+    synergy: Annotated[
+        Path | None,
+        typer.Option("--synergy", help="A synergy file; by default the dump's own."),
+    ] = None,
+    rank_by: RankByOption = RankBy.mean_abs,
+    form: FormOption = Form.clipped,
+    bonus: BonusOption = Bonus.mean,
+    seed: SeedOption = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the selection goes.")
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Select K features from saved activations and attributions."""
+    from pie_fast.dump import open_dump
+    from pie_fast.outputs import check_absent, write_json
+    from pie_fast.selectors import Options, select_features
+    from pie_fast.synergy_matrix import SynergyMatrix
+
+    if out is not None:
+        check_absent(out, force=force)
+    opened = open_dump(dump)
+    options = Options(method.value, rank_by.value, form.value, bonus.value, seed)
+    file = synergy or dump / "synergy.safetensors"
+    needed = options.regime(budget) == "fap-synergy"
+    matrix = SynergyMatrix.load(file) if needed and (synergy or file.exists()) else None
+    chosen = select_features(opened, budget, options, matrix)
+    content: dict[str, Any] = {
+        "features": chosen.listed(),
+        "selector": chosen.selector,
+        "settings": chosen.settings,
+        "n_layers": opened.n_layers,
+        "n_features": opened.n_features,
+        "behavior": opened.manifest.get("behavior"),
+        "metric": opened.manifest.get("metric"),
+        "baseline": opened.manifest.get("baseline"),
+    }
+    if out is not None:
+        write_json(out, content)
+    if as_json:
+        print_json(content)
+    else:
+        from pie_fast.cli.tables import print_selection
+
+        print_selection(content, out)

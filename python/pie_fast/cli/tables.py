@@ -1,0 +1,109 @@
+"""What commands print for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_selection(content: Mapping[str, Any], out: Path | None) -> None:
+    """The features of a selection, in order."""
+    table = Table(title=f"{len(content['features'])} features by {content['selector']}")
+    for name in ("rank", "feature", "score"):
+        table.add_column(name, justify="right")
+    for row in content["features"]:
+        table.add_row(str(row["rank"]), f"L{row['layer']}:{row['index']}", f"{row['score']:.4f}")
+    console = Console()
+    console.print(table)
+    if out is not None:
+        console.print(f"written to {out}", highlight=False)
+
+
+def print_result(result: Mapping[str, Any], folder: Path) -> None:
+    """A whole run: the circuit, how faithful it is, and where the files are."""
+    console = Console()
+    settings = result["settings"]
+    console.print(_features(result))
+    console.print(_evaluation(result["evaluation"]))
+    if result["curves"]:
+        console.print(_curve(result["curves"]))
+    spent = sum(result["timings"].values())
+    console.print(
+        f"kept {len(result['features'])} of {result['n_active']} active features "
+        f"({result['n_dictionary']} in the dictionary), interpreted {result['n_interpreted']}; "
+        f"behaviour {settings['behavior']}, baseline {settings['baseline']}, "
+        f"selector {result['selector']}; {spent:.1f} s",
+        highlight=False,
+    )
+    console.print(f"files: {folder / 'result.json'}, {folder / 'dump'}", highlight=False)
+
+
+def print_evaluation(evaluation: Mapping[str, Any]) -> None:
+    """The figures of one circuit."""
+    Console().print(_evaluation(evaluation))
+
+
+def _features(result: Mapping[str, Any]) -> Table:
+    table = Table(title=f"The {len(result['features'])} features of the circuit", expand=True)
+    table.add_column("", justify="right")
+    table.add_column("feature")
+    table.add_column("FAP", justify="right")
+    table.add_column("what it does", ratio=1)
+    rows = zip(result["features"], result["interpretations"], strict=True)
+    for feature, told in rows:
+        table.add_row(
+            str(feature["rank"]),
+            f"L{feature['layer']}:{feature['index']}",
+            f"{told['fap_score']:+.3f}",
+            Text(told["label"]),
+        )
+    return table
+
+
+def _evaluation(evaluation: Mapping[str, Any]) -> Table:
+    table = Table(title=f"Against the full model, {evaluation['n_prompts']} held-out prompts")
+    for name in ("", "errors kept", "errors dropped"):
+        table.add_column(name, justify="left" if not name else "right")
+    for key in (
+        "behavioral_fidelity",
+        "mean_kl",
+        "mean_kl_reverse",
+        "faithfulness",
+        "completeness",
+        "top1_agreement",
+    ):
+        cells = [_figure(evaluation[f"error_{error}"], key) for error in ("keep", "drop")]
+        table.add_row(key.replace("_", " "), *cells)
+    return table
+
+
+def _figure(summary: Mapping[str, Any], key: str) -> str:
+    value, interval = summary[key], summary["intervals"][key]
+    if value is None:
+        return "-"
+    spread = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{value:.3f}{spread}"
+
+
+def _curve(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
+    table = Table(title="Fidelity over the budget K")
+    table.add_column("K", justify="right")
+    for name in curves:
+        table.add_column(name, justify="left", no_wrap=True)
+    budgets = sorted({int(point["budget"]) for curve in curves.values() for point in curve})
+    for k in budgets:
+        cells = []
+        for curve in curves.values():
+            found = [point["fidelity"] for point in curve if point["budget"] == k]
+            cells.append(_bar(found[0]) if found else "")
+        table.add_row(str(k), *cells)
+    return table
+
+
+def _bar(value: float, width: int = 10) -> str:
+    return f"{value:.3f} " + "█" * round(value * width)

@@ -1,0 +1,155 @@
+"""What is known of each position of a corpus: the words that rules are made of.
+
+A family is a column that gives every position one value, or none: its token, the token before it,
+its role, and so on. A rule says "fires where the value of this family is one of these". Facts are
+computed once for a corpus and serve every feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pie_fast.interpret.contexts import Bools, Corpus, Ints
+from pie_fast.interpret.vocabulary import Vocabulary
+
+#: a value of a family: a token id, a position, a role or a class; True for yes-no families
+Value = int | str | bool
+
+#: families in the order in which equally good rules are preferred
+FAMILIES = (
+    "role",
+    "token",
+    "repeat",
+    "repeated_pair",
+    "class",
+    "previous_token",
+    "previous_role",
+    "after_repeat",
+    "last",
+    "position",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One fact about every position.
+
+    Attributes:
+        codes: ``[n_tokens]`` int64, index into ``values``, -1 where the fact does not exist.
+        values: What the codes stand for, ascending.
+    """
+
+    codes: Ints
+    values: tuple[Value, ...]
+
+    def among(self, values: Sequence[Value]) -> Bools:
+        """``[n_tokens]`` bool: where the value is one of these."""
+        chosen = np.zeros(len(self.values) + 1, dtype=bool)  # the last stands for code -1
+        for value in values:
+            if value in self.values:
+                chosen[self.values.index(value)] = True
+        return chosen[self.codes]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """All families of a corpus.
+
+    Attributes:
+        corpus: The corpus.
+        families: By name, in the order of :data:`FAMILIES`; ``role`` and ``previous_role`` are
+            missing where the prompts carry no roles, ``class`` where there is no tokenizer.
+    """
+
+    corpus: Corpus
+    families: dict[str, Family]
+
+    @classmethod
+    def of(cls, corpus: Corpus, vocabulary: Vocabulary) -> Facts:
+        """Compute every family."""
+        found = {"token": _ints(corpus.tokens)}
+        previous = _shifted(corpus, corpus.tokens)
+        found["previous_token"] = _ints(previous)
+        if corpus.roles is not None:
+            role = _texts(corpus.roles)
+            found["role"] = role
+            found["previous_role"] = Family(_shifted(corpus, role.codes), role.values)
+        if vocabulary.tokenizer is not None:
+            found["class"] = _classes(found["token"], vocabulary)
+        repeat = _seen_before(corpus, corpus.tokens)
+        found["repeat"] = _flag(repeat)
+        found["after_repeat"] = _flag(_shifted(corpus, repeat.astype(np.int64)) == 1)
+        found["repeated_pair"] = _flag(_repeated_pair(corpus, previous))
+        found["position"] = _ints(corpus.position)
+        found["last"] = _flag(np.isin(np.arange(len(corpus.tokens)), corpus.ptr[1:] - 1))
+        return cls(corpus, {name: found[name] for name in FAMILIES if name in found})
+
+
+def token_class(text: str, *, special: bool = False) -> str | None:
+    """The character class of a token, or None: one class each, the first that fits."""
+    stripped = text.strip()
+    if special:
+        return "special"
+    if not stripped or "\n" in text:
+        return "blank"
+    if stripped.isdigit():
+        return "number"
+    if not any(character.isalnum() for character in stripped):
+        return "punctuation"
+    if not stripped[0].isalpha():
+        return None
+    return "capitalised" if stripped[0].isupper() else "lowercase"
+
+
+def _ints(column: Ints) -> Family:
+    """A family of integers; negative ones stand for no value."""
+    values = np.unique(column[column >= 0])
+    codes = np.where(column >= 0, np.searchsorted(values, column), -1)
+    return Family(codes.astype(np.int64), tuple(values.tolist()))
+
+
+def _texts(column: Sequence[str | None]) -> Family:
+    values = sorted({value for value in column if value is not None})
+    code = {value: i for i, value in enumerate(values)}
+    codes = [-1 if value is None else code[value] for value in column]
+    return Family(np.asarray(codes, dtype=np.int64), tuple(values))
+
+
+def _flag(column: Bools) -> Family:
+    return Family(np.where(column, 0, -1).astype(np.int64), (True,))
+
+
+def _classes(token: Family, vocabulary: Vocabulary) -> Family:
+    ids = [int(value) for value in token.values]
+    by_token = _texts(
+        [token_class(vocabulary.text(i), special=vocabulary.is_special(i)) for i in ids]
+    )
+    return Family(by_token.codes[token.codes], by_token.values)
+
+
+def _shifted(corpus: Corpus, column: Ints) -> Ints:
+    """The column's value one position earlier in the same prompt, -1 at its start."""
+    shifted = np.concatenate([[-1], column[:-1]]).astype(np.int64)
+    shifted[corpus.ptr[:-1]] = -1
+    return shifted
+
+
+def _seen_before(corpus: Corpus, column: Ints) -> Bools:
+    """Where the column's value occurs earlier in the same prompt."""
+    order = np.lexsort((corpus.position, column, corpus.prompt))
+    same = np.zeros(len(order), dtype=bool)
+    same[1:] = (column[order][1:] == column[order][:-1]) & (
+        corpus.prompt[order][1:] == corpus.prompt[order][:-1]
+    )
+    seen = np.zeros(len(order), dtype=bool)
+    seen[order] = same
+    return seen
+
+
+def _repeated_pair(corpus: Corpus, previous: Ints) -> Bools:
+    """Where this token and the one before it occur together earlier in the prompt."""
+    _, pair = np.unique(np.stack([previous, corpus.tokens]), axis=1, return_inverse=True)
+    return _seen_before(corpus, pair.reshape(-1).astype(np.int64)) & (previous >= 0)

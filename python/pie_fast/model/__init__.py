@@ -1,0 +1,22 @@
+"""The replacement model and everything that runs it."""
+
+from pie_fast.model.batch import Batch, batches, make_batch
+from pie_fast.model.host import Host
+from pie_fast.model.loading import load_host, resolve_device
+from pie_fast.model.pool import Pool
+from pie_fast.model.replacement import Replacer, Run, Setup
+from pie_fast.model.settings import Switches
+
+__all__ = [
+    "Batch",
+    "Host",
+    "Pool",
+    "Replacer",
+    "Run",
+    "Setup",
+    "Switches",
+    "batches",
+    "load_host",
+    "make_batch",
+    "resolve_device",
+]

@@ -1,0 +1,121 @@
+"""The MLP outputs of one replacement run, put together layer by layer while it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pie_fast.clt import Clt, Columns
+from pie_fast.model.host import Hook
+from pie_fast.model.pool import Pool
+
+if TYPE_CHECKING:
+    from pie_fast.model.replacement import Setup
+
+
+class Assembly:
+    """Collects what each layer's features write and hands it out as MLP outputs.
+
+    Attributes:
+        terms: Per layer the features in play and their `A`.
+        deltas: Per layer `a - b` of the same, detached.
+    """
+
+    def __init__(
+        self,
+        clt: Clt,
+        setup: Setup,
+        pool: Pool | None,
+        gates: Tensor | None,
+        rest: str,
+        gradient: str | None,
+    ) -> None:
+        self.clt, self.setup, self.pool, self.rest = clt, setup, pool, rest
+        self.gradient = gradient
+        self.n_prompts = len(setup.batch)
+        self.n_sets = 1 if gates is None else len(gates)
+        # One gate row serves all prompts of its set.
+        self.gates = None if gates is None else gates.repeat_interleave(self.n_prompts, 0)
+        self.terms: list[Columns] = []
+        self.deltas: list[Tensor] = []
+        self._writes: list[Tensor | None] = [None] * clt.n_layers
+
+    def reader(self, layer: int) -> Hook:
+        """The hook that encodes what `layer` reads."""
+
+        def read(x: Tensor) -> None:
+            x = x.to(self.clt.b_dec.dtype)
+            if self.gradient == "frozen":
+                x = x.detach()
+            ids, a, b = self._features(layer, x)
+            gate = self._gate(layer, ids)
+            term = a - b if self.rest == "baseline" else a
+            if gate is not None:
+                term = gate * (a - b) if self.rest == "baseline" else b + gate * (a - b)
+            if self.gradient is not None and not term.requires_grad:
+                term = term.requires_grad_()
+            self.terms.append(Columns(ids, term))
+            self.deltas.append((a - b).detach())
+            writes = self.clt.decode(layer, ids, term)
+            for target in range(layer, self.clt.n_layers):
+                part = writes[..., target - layer, :]
+                so_far = self._writes[target]
+                self._writes[target] = part if so_far is None else so_far + part
+
+        return read
+
+    def writer(self, layer: int) -> Hook:
+        """The hook that replaces the MLP output of `layer`."""
+
+        def write(out: Tensor) -> Tensor:
+            setup = self.setup
+            fixed = self.clt.b_dec[layer] if self.rest == "free" else setup.empty_out[layer]
+            writes = self._writes[layer]
+            assert writes is not None, "a layer writes after it reads"
+            rebuilt = self._per_set(writes) + fixed + setup.error[layer]
+            own = setup.mlp_out[layer].to(rebuilt.dtype)
+            rebuilt = torch.where(setup.ignored[..., None], own, rebuilt)
+            self._writes[layer] = None
+            return rebuilt.flatten(0, 1).to(out.dtype)
+
+        return write
+
+    def _features(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids in play, their activations `a` and baselines `b`, `[n_sets * batch, n_pos, n]`."""
+        encoder, base = self.clt.encoders[layer], self.setup.baseline[layer]
+        frozen = self.setup.switches.activations == "freeze"
+        if self.rest == "baseline":
+            assert self.pool is not None, "only a pool can be kept while the rest is at baseline"
+            ids = self.pool.by_layer[layer]
+            a = self._clean(layer, ids) if frozen else encoder.encode_only(x, ids)
+        elif frozen:
+            ids = torch.cat([self.setup.clean[layer].ids, base.ids]).unique()
+            a = self._clean(layer, ids)
+        else:
+            also = base.ids
+            if self.pool is not None:
+                also = torch.cat([also, self.pool.by_layer[layer]])
+            columns = encoder.encode(x, also)
+            ids, a = columns.ids, columns.values
+        b = base.at(ids)
+        if len(b) > 1:
+            b = b.repeat(self.n_sets, 1, 1)
+        return ids, a, b
+
+    def _clean(self, layer: int, ids: Tensor) -> Tensor:
+        return self.setup.clean[layer].at(ids).repeat(self.n_sets, 1, 1)
+
+    def _gate(self, layer: int, ids: Tensor) -> Tensor | None:
+        """`[n_sets * batch, 1, n]`: the pool's gates, 1 for every other feature in play."""
+        if self.gates is None or self.pool is None:
+            return None
+        mine = self.gates[:, self.pool.slots[layer]]
+        if self.rest == "baseline":
+            return mine[:, None]
+        gate = mine.new_ones(len(mine), len(ids))
+        return gate.index_copy(1, torch.searchsorted(ids, self.pool.by_layer[layer]), mine)[:, None]
+
+    def _per_set(self, x: Tensor) -> Tensor:
+        return x.unflatten(0, (self.n_sets, self.n_prompts))

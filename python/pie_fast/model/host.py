@@ -1,0 +1,128 @@
+"""The language model itself: a TransformerBridge, driven by hooks.
+
+Two things make replacement runs cheap. The MLPs are stepped over, because their output is replaced
+anyway; and only the answer position is unembedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pie_fast.errors import CheckpointError
+
+#: what a hook gets and may replace
+Hook = Callable[[Tensor], Tensor | None]
+
+
+class Host:
+    """A booted bridge with its parameters frozen.
+
+    Attributes:
+        bridge: The TransformerBridge.
+        n_layers, d_model, n_ctx, vocab_size: Its sizes.
+    """
+
+    def __init__(self, bridge: Any, name: str) -> None:
+        self.bridge = bridge.eval()
+        self.name = name
+        self.n_layers = int(bridge.cfg.n_layers)
+        self.d_model = int(bridge.cfg.d_model)
+        self.n_ctx = int(bridge.cfg.n_ctx)
+        self.vocab_size = int(bridge.cfg.d_vocab)
+        for parameter in bridge.parameters():
+            parameter.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        device: torch.device = next(self.bridge.parameters()).device
+        return device
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer, or None."""
+        return self.bridge.tokenizer
+
+    @property
+    def centres(self) -> bool:
+        """Whether the final norm removes the mean of what it reads (LayerNorm, not RMSNorm)."""
+        return not self.bridge.ln_final.uses_rms_norm
+
+    def check_hooks(self, names: list[str]) -> None:
+        """Refuse hook points that this architecture does not have.
+
+        Raises:
+            CheckpointError: With the hook points of a block that there are.
+        """
+        known = self.bridge.hook_dict
+        for name in names:
+            full = f"blocks.0.{name}"
+            if full not in known:
+                block = sorted(
+                    n.removeprefix("blocks.0.") for n in known if n.startswith("blocks.0.")
+                )
+                raise CheckpointError(
+                    f"the CLT names hook {name!r}, which {self.name} does not have; it has {block}"
+                )
+
+    def run(
+        self,
+        tokens: Tensor,
+        answer_position: Tensor,
+        hooks: list[tuple[str, Hook]],
+        *,
+        skip_mlps: bool = False,
+    ) -> Tensor:
+        """One forward pass.
+
+        Args:
+            tokens: `[n, n_pos]`.
+            answer_position: `[n]`, the position whose logits are wanted.
+            hooks: Full hook names with what to call there, in order of the pass.
+            skip_mlps: Step over the MLPs; their outputs must then be replaced by a hook.
+
+        Returns:
+            `[n, vocab]` float32 logits.
+        """
+        rows = torch.arange(len(tokens), device=tokens.device)
+
+        def at_answer(x: Tensor) -> Tensor:
+            return x[rows, answer_position][:, None]
+
+        points = [(name, _without_name(hook)) for name, hook in hooks]
+        points.append(("unembed.hook_in", _without_name(at_answer)))
+        with self.bridge.hooks(fwd_hooks=points), _stepped_over(self.bridge, skip_mlps):
+            logits: Tensor = self.bridge(tokens, return_type="logits")
+        return logits[:, 0].float()
+
+    def unembedding(self) -> Tensor:
+        """`[d_model, vocab]` with the final norm's gain folded in: what a write promotes."""
+        gain = self.bridge.ln_final.original_component.weight.float()
+        if self.bridge.ln_final.uses_weight_offset:
+            gain = 1.0 + gain
+        head = self.bridge.original_model.get_output_embeddings().weight.float()
+        return gain[:, None] * head.T
+
+
+def _without_name(hook: Hook) -> Callable[..., Tensor | None]:
+    # TransformerLens passes the hook point too; nothing here needs it.
+    return lambda x, hook=None, call=hook: call(x)
+
+
+@contextmanager
+def _stepped_over(bridge: Any, enabled: bool) -> Iterator[None]:
+    modules: list[nn.Module] = []
+    if enabled:
+        modules = [block.mlp.original_component for block in bridge.blocks]
+    for module in modules:
+        module.forward = lambda x, *_, **__: x  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward

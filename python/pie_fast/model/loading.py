@@ -1,0 +1,77 @@
+"""Boot a language model on a device."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pie_fast.errors import CheckpointError, PieFastError
+from pie_fast.model.host import Host
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` or a torch device name as a device that is there.
+
+    Raises:
+        PieFastError: Unknown, or not on this machine.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise PieFastError(f"unknown device {device!r}: auto, cpu, cuda, cuda:N or mps") from error
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise PieFastError(
+            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices"
+        )
+    if where.type == "mps" and not torch.backends.mps.is_available():
+        raise PieFastError("device 'mps' is not here")
+    if where.type not in ("cpu", "cuda", "mps"):
+        raise PieFastError(f"device {device!r} is not supported: auto, cpu, cuda, cuda:N or mps")
+    return where
+
+
+def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> Host:
+    """A host from a folder, a hub id, a booted bridge, or a HuggingFace model and its tokenizer.
+
+    Raises:
+        CheckpointError: The checkpoint is missing or broken.
+        PieFastError: The object is none of these.
+    """
+    with warnings.catch_warnings():
+        # Deprecations inside the libraries at import time are not the user's to mend.
+        warnings.simplefilter("ignore")
+        from transformer_lens.model_bridge import TransformerBridge
+
+        if isinstance(model, TransformerBridge):
+            return Host(model.to(device), str(model.cfg.model_name))
+        if isinstance(model, str | Path):
+            return Host(_boot(TransformerBridge, str(model), None, None, device, dtype), str(model))
+        if isinstance(model, torch.nn.Module):
+            if tokenizer is None:
+                raise PieFastError("a HuggingFace model object needs tokenizer=...")
+            name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+            return Host(_boot(TransformerBridge, name, model, tokenizer, device, dtype), name)
+    raise PieFastError(
+        f"model is a {type(model).__name__}; must be a folder, a hub id, a TransformerBridge or a "
+        f"HuggingFace model"
+    )
+
+
+def _boot(
+    bridge: Any, name: str, model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype
+) -> Any:
+    if model is None and (Path(name).is_absolute() or name.startswith(".")):
+        folder = Path(name)
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder}: no HuggingFace checkpoint (config.json) there")
+    try:
+        return bridge.boot_transformers(
+            name, hf_model=model, tokenizer=tokenizer, device=str(device), dtype=dtype
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{name}: the model does not load: {error}") from error

@@ -1,0 +1,295 @@
+"""The replacement model: every MLP output rebuilt from CLT features.
+
+A run is described by a pool of features, a gate for each, and what the rest does:
+
+    mlp_out_t = const_t + sum over l <= t of A_l @ W_dec[l][:, t - l]
+
+    rest="free"       const_t = b_dec_t + error_t                A_l = every feature of layer l,
+                                                                 pooled ones moved to b + g (a - b)
+    rest="baseline"   const_t = reconstruction(b)_t + error_t    A_l = g (a - b) of pooled ones only
+
+with `a` recomputed from what the layer reads in this very run, `b` the baseline, and `g` the gate:
+1 keeps a feature, 0 sets it to its baseline. Gates at 1 with the rest free is the model itself;
+gates at 0 with the rest at baseline is the empty circuit. The gradient of the metric with respect
+to a gate is the feature's first-order effect (FAP, METHODS.md section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pie_fast.behaviors import Prompt
+from pie_fast.clt import Clt, Columns
+from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
+from pie_fast.model.assembly import Assembly
+from pie_fast.model.batch import Batch, make_batch
+from pie_fast.model.host import Hook, Host
+from pie_fast.model.pool import Pool
+from pie_fast.model.settings import Switches
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all runs of one batch share.
+
+    Attributes:
+        batch: The prompts.
+        switches: Of these runs.
+        logits: `[batch, vocab]` of the model itself at the answer position.
+        clean: Activations on the prompts, one `Columns` a layer, values `[batch, n_pos, n]`.
+        baseline: The baseline `b`, likewise; values may be `[1, 1, n]`.
+        empty_out: Per layer `[batch, n_pos, d_model]`: reconstruction at the baseline.
+        error: Per layer `[batch, n_pos, d_model]`, or zeros of `[1, 1, d_model]` when dropped.
+        mlp_out: Per layer `[batch, n_pos, d_model]`, the model's own.
+        patterns: Per layer `[batch, n_heads, n_pos, n_pos]` when attention is frozen.
+        ignored: `[batch, n_pos]` bool, where the model's own MLP output stays.
+    """
+
+    batch: Batch
+    switches: Switches
+    logits: Tensor
+    clean: tuple[Columns, ...]
+    baseline: tuple[Columns, ...]
+    empty_out: tuple[Tensor, ...]
+    error: tuple[Tensor, ...]
+    mlp_out: tuple[Tensor, ...]
+    patterns: tuple[Tensor, ...] | None
+    ignored: Tensor
+
+    @property
+    def counted(self) -> Tensor:
+        """`[batch, n_pos]` bool: positions that have features, padding left out."""
+        return self.batch.real & ~self.ignored
+
+
+@dataclass(frozen=True)
+class Run:
+    """The outcome of one replacement run over `n_sets` gate settings.
+
+    Attributes:
+        logits: `[n_sets, batch, vocab]` at the answer position.
+        terms: Per layer the ids of the features in play and their `A` (`[n_sets * batch, n_pos,
+            n]`), connected to the logits when gradients were asked for.
+        deltas: Per layer `a - b` of the same, detached.
+    """
+
+    logits: Tensor
+    terms: tuple[Columns, ...]
+    deltas: tuple[Tensor, ...]
+
+
+class Replacer:
+    """A language model whose MLPs are rebuilt by a CLT.
+
+    Attributes:
+        host: The language model.
+        clt: The transcoder.
+        ignore_positions: That many first positions of a prompt keep the model's own MLP output,
+            and have no features. None: 1 for prompts that start with the tokenizer's BOS, else 0.
+    """
+
+    def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | None = None) -> None:
+        self.host = host
+        self.clt = clt
+        self.ignore_positions = ignore_positions
+        self._means: dict[tuple[tuple[int, ...], ...], tuple[Columns, ...]] = {}
+        _check_fit(host, clt)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.host.device
+
+    def make_pool(self, features: Iterable[int]) -> Pool:
+        """Global ids in any order as a `Pool`."""
+        ids = np.sort(np.fromiter(features, dtype=np.int64))
+        return Pool(ids, self.clt.n_layers, self.clt.n_features, self.device)
+
+    def ignored(self, batch: Batch) -> Tensor:
+        """`[batch, n_pos]` bool: positions that are left to the model's own MLPs."""
+        at = torch.arange(batch.tokens.shape[1], device=self.device)
+        if self.ignore_positions is not None:
+            return (at < self.ignore_positions).expand(batch.tokens.shape)
+        bos = getattr(self.host.tokenizer, "bos_token_id", None)
+        starts = batch.tokens[:, :1] == (-1 if bos is None else bos)
+        return starts & (at == 0)
+
+    def prepare(self, batch: Batch, switches: Switches, mean_of: Sequence[Prompt] = ()) -> Setup:
+        """Run the model itself once (twice with counterfactuals) and keep what replacement needs.
+
+        Args:
+            batch: Prompts.
+            switches: Of the runs to come.
+            mean_of: The prompts over which `baseline="mean"` averages.
+
+        Raises:
+            BehaviorError: `baseline="counterfactual"` and a prompt has none.
+        """
+        with torch.no_grad():
+            reads, mlp_out, patterns, logits = self._observe(batch.tokens, batch)
+            clean = self._encode(reads)
+            baseline = self._baseline(batch, switches, mean_of)
+            rebuilt = self._reconstruct(clean, batch.tokens.shape)
+            error = tuple(
+                m - r if switches.error == "keep" else torch.zeros_like(m[:1, :1])
+                for m, r in zip(mlp_out, rebuilt, strict=True)
+            )
+            empty_out = self._reconstruct(baseline, (1, 1))
+        frozen = tuple(patterns) if switches.attention == "freeze" else None
+        return Setup(
+            batch,
+            switches,
+            logits,
+            clean,
+            baseline,
+            empty_out,
+            error,
+            tuple(mlp_out),
+            frozen,
+            self.ignored(batch),
+        )
+
+    def run(
+        self,
+        setup: Setup,
+        pool: Pool | None = None,
+        gates: Tensor | None = None,
+        *,
+        rest: str = "free",
+        gradient: str | None = None,
+    ) -> Run:
+        """One forward pass of the replacement model for every row of gates.
+
+        Args:
+            setup: From `prepare`.
+            pool: The gated features; None with `rest="free"` is the model itself.
+            gates: `[n_sets, len(pool)]`, None for one set of ones.
+            rest: `free` or `baseline`, what features outside the pool do.
+            gradient: None, `full`, or `frozen` (attention patterns, norm scales and the features
+                themselves are constants of the backward pass, as in circuit-tracer).
+
+        Returns:
+            Logits and, for gradients, the tensors to differentiate by.
+        """
+        n_sets = 1 if gates is None else len(gates)
+        assembly = Assembly(self.clt, setup, pool, gates, rest, gradient)
+        tokens = setup.batch.tokens.repeat(n_sets, 1)
+        at = setup.batch.answer_position.repeat(n_sets)
+        hooks: list[tuple[str, Hook]] = []
+        for layer in range(self.clt.n_layers):
+            hooks.append((f"blocks.{layer}.{self.clt.read_hook}", assembly.reader(layer)))
+            hooks.append((f"blocks.{layer}.{self.clt.write_hook}", assembly.writer(layer)))
+        hooks += self._attention_hooks(setup, n_sets, gradient)
+        with torch.set_grad_enabled(gradient is not None):
+            logits = self.host.run(tokens, at, hooks, skip_mlps=True)
+        return Run(
+            logits.unflatten(0, (n_sets, len(setup.batch))),
+            tuple(assembly.terms),
+            tuple(assembly.deltas),
+        )
+
+    def mean_activations(
+        self, prompts: Sequence[Prompt], batch_size: int = 32
+    ) -> tuple[Columns, ...]:
+        """Mean of every feature over all positions of `prompts` that have features: `[1, 1, n]`."""
+        key = tuple(p.tokens for p in prompts)
+        if key not in self._means:
+            self._means[key] = self._measure_means(prompts, batch_size)
+        return self._means[key]
+
+    def _measure_means(self, prompts: Sequence[Prompt], batch_size: int) -> tuple[Columns, ...]:
+        sums = torch.zeros(self.clt.n_layers, self.clt.n_features, dtype=torch.float64)
+        count = 0
+        for first in range(0, len(prompts), batch_size):
+            batch = make_batch(prompts[first : first + batch_size], self.device)
+            with torch.no_grad():
+                reads, *_ = self._observe(batch.tokens, batch)
+                counted = batch.real & ~self.ignored(batch)
+                count += int(counted.sum())
+                for layer, columns in enumerate(self._encode(reads)):
+                    sums[layer, columns.ids.cpu()] += columns.values[counted].double().sum(0).cpu()
+        means = (sums / max(count, 1)).to(self.device, self.clt.b_dec.dtype)
+        found = [row.nonzero().squeeze(-1) for row in means]
+        return tuple(
+            Columns(ids, row[ids][None, None]) for ids, row in zip(found, means, strict=True)
+        )
+
+    def _baseline(
+        self, batch: Batch, switches: Switches, mean_of: Sequence[Prompt]
+    ) -> tuple[Columns, ...]:
+        if switches.baseline == "mean":
+            if not mean_of:
+                raise PieFastError("baseline 'mean' needs the prompts to average over")
+            return self.mean_activations(mean_of)
+        if switches.baseline == "counterfactual":
+            if batch.counterfactual is None:
+                raise BehaviorError(
+                    "baseline 'counterfactual' needs a counterfactual for every prompt; "
+                    "use baseline 'mean' or 'zero'"
+                )
+            reads, *_ = self._observe(batch.counterfactual, batch)
+            return self._encode(reads)
+        none = torch.zeros(0, dtype=torch.int64, device=self.device)
+        empty = Columns(none, self.clt.b_dec.new_zeros(1, 1, 0))
+        return (empty,) * self.clt.n_layers
+
+    def _observe(
+        self, tokens: Tensor, batch: Batch
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+        """What each layer reads and writes, its attention pattern, and the answer's logits."""
+        reads: list[Tensor] = []
+        writes: list[Tensor] = []
+        patterns: list[Tensor] = []
+        hooks: list[tuple[str, Hook]] = []
+        for layer in range(self.clt.n_layers):
+            hooks.append((f"blocks.{layer}.attn.hook_pattern", patterns.append))
+            hooks.append((f"blocks.{layer}.{self.clt.read_hook}", reads.append))
+            hooks.append((f"blocks.{layer}.{self.clt.write_hook}", writes.append))
+        logits = self.host.run(tokens, batch.answer_position, hooks)
+        return reads, writes, patterns, logits
+
+    def _encode(self, reads: list[Tensor]) -> tuple[Columns, ...]:
+        dtype = self.clt.b_dec.dtype
+        return tuple(e.encode(x.to(dtype)) for e, x in zip(self.clt.encoders, reads, strict=True))
+
+    def _reconstruct(self, acts: Sequence[Columns], shape: Sequence[int]) -> tuple[Tensor, ...]:
+        out = [b.expand(*shape, -1) for b in self.clt.b_dec]
+        for layer, columns in enumerate(acts):
+            writes = self.clt.decode(layer, columns.ids, columns.values)
+            for target in range(layer, self.clt.n_layers):
+                out[target] = out[target] + writes[..., target - layer, :]
+        return tuple(out)
+
+    def _attention_hooks(
+        self, setup: Setup, n_sets: int, gradient: str | None
+    ) -> list[tuple[str, Hook]]:
+        hooks: list[tuple[str, Hook]] = []
+        for layer in range(self.clt.n_layers):
+            name = f"blocks.{layer}.attn.hook_pattern"
+            if setup.patterns is not None:
+                pattern = setup.patterns[layer].repeat(n_sets, 1, 1, 1)
+                hooks.append((name, lambda _, frozen=pattern: frozen))
+            elif gradient == "frozen":
+                hooks.append((name, Tensor.detach))
+        if gradient == "frozen":
+            known = self.host.bridge.hook_dict
+            scales = [n for n in known if n.endswith("hook_scale") and ".attn." not in n]
+            hooks += [(name, Tensor.detach) for name in scales]
+        return hooks
+
+
+def _check_fit(host: Host, clt: Clt) -> None:
+    for what, ours, theirs in (
+        ("d_model", clt.d_model, host.d_model),
+        ("number of layers", clt.n_layers, host.n_layers),
+    ):
+        if ours != theirs:
+            raise CheckpointError(
+                f"the CLT {clt.name} has {what} {ours}, the model {host.name} has {theirs}"
+            )
+    host.check_hooks([clt.read_hook, clt.write_hook])

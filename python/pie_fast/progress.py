@@ -1,0 +1,64 @@
+"""Stages of long work: what, how much, how long still; quiet when nobody watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+#: called with how much is done and how much there is
+Advance = Callable[[int, int], None]
+
+
+class Reporter:
+    """Measures the stages of a run, and shows them on a terminal.
+
+    Args:
+        visible: Show progress bars on standard error.
+
+    Attributes:
+        timings: Stage -> seconds.
+    """
+
+    def __init__(self, *, visible: bool = False) -> None:
+        self.visible = visible
+        self.timings: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Advance]:
+        """Time a stage; call what it yields as the stage goes on."""
+        start = time.perf_counter()
+        try:
+            if self.visible:
+                with _bar(name) as advance:
+                    yield advance
+            else:
+                yield lambda done, total: None
+        finally:
+            spent = time.perf_counter() - start
+            self.timings[name] = self.timings.get(name, 0.0) + spent
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Advance]:
+    # rich is only needed where somebody watches
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

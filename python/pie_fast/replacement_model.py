@@ -1,0 +1,335 @@
+"""Our own model behind the drop-in functions: every optional method of `pie_fast.protocols`.
+
+The functions of `pie_fast.pie` know nothing of torch; what they ask of a model they find here, done
+in batches by `attribution`, `synergy`, `evaluate` and `interpret`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pie_fast.attribution import Patcher
+from pie_fast.behaviors import Prompt, check_prompts
+from pie_fast.circuit import Circuit
+from pie_fast.clt import Clt, load_clt
+from pie_fast.entries import Entries, all_entries
+from pie_fast.errors import PieFastError
+from pie_fast.evaluate import evaluate_circuit
+from pie_fast.interpret import interpret_features
+from pie_fast.interpretation import Interpretation
+from pie_fast.model import Replacer, Switches, load_host, make_batch, resolve_device
+from pie_fast.protocols import Ranking
+from pie_fast.select import top_k
+from pie_fast.synergy import SynergyEstimator
+from pie_fast.types import FeatureId
+
+
+@dataclass(frozen=True, order=True)
+class AttributedFeature:
+    """A feature after a backward.
+
+    Attributes:
+        id: The feature.
+        gradient: `[n_prompts, n_pos]` float64, d (mean metric) / d activation.
+        value: `[n_prompts, n_pos]` float64, activation minus baseline.
+    """
+
+    id: FeatureId
+    gradient: NDArray[np.float64]
+    value: NDArray[np.float64]
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+class ReplacementModel(Replacer):
+    """A language model with its CLT that meets `ModelLike` and all its optional protocols.
+
+    Prompts are `pie_fast.behaviors.Prompt`; a collection of them with an attribute `metric` (as
+    `Behavior.behaviors` is) is measured by that, any other by `logit-diff`.
+
+    Attributes:
+        switches: What happens to features that are not kept; a baseline of None is the
+            counterfactual where every prompt has one, else the mean.
+        gradient: `full` or `frozen`, of every attribution.
+        batch_size: Prompts a batch.
+        directions: The directions of importance that `importances` measures itself.
+    """
+
+    directions = ("noising", "denoising")
+    gradient = "full"
+    batch_size = 32
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.switches = Circuit(())
+        self._last: tuple[Sequence[Prompt], Entries] | None = None
+
+    @property
+    def clt_features(self) -> Iterator[FeatureId]:
+        """Every feature of the dictionary, ascending."""
+        return (
+            FeatureId(layer, index)
+            for layer in range(self.clt.n_layers)
+            for index in range(self.clt.n_features)
+        )
+
+    def __call__(self, prompt: Prompt) -> NDArray[np.float64]:
+        """Next-token probabilities at the prompt's answer position: `[vocab]`."""
+        batch = make_batch([prompt], self.device)
+        with torch.no_grad():
+            logits = self.host.run(batch.tokens, batch.answer_position, [])
+        return _probabilities(logits[0])
+
+    def importance(
+        self,
+        features: Collection[FeatureId],
+        behaviors: Sequence[Prompt],
+        direction: str = "noising",
+    ) -> float:
+        """Patching of one set, signed, the mean over prompts."""
+        return float(self._patch([tuple(features)], behaviors, direction)[0])
+
+    def importances(
+        self,
+        features: Sequence[FeatureId],
+        behaviors: Sequence[Prompt],
+        direction: str = "noising",
+    ) -> NDArray[np.float64]:
+        """Patching of each feature alone: `[len(features)]`."""
+        return self._patch([(f,) for f in features], behaviors, direction)
+
+    def joint_importances(
+        self,
+        pairs: Sequence[tuple[FeatureId, FeatureId]],
+        behaviors: Sequence[Prompt],
+        direction: str = "noising",
+    ) -> NDArray[np.float64]:
+        """Patching of each pair: `[len(pairs)]`."""
+        return self._patch(pairs, behaviors, direction)
+
+    def attribute(self, behaviors: Sequence[Prompt]) -> Entries:
+        """Run prompts forward and backward; remembered until other prompts come."""
+        if self._last is None or (self._last[0] is not behaviors and self._last[0] != behaviors):
+            self._check(behaviors)
+            entries = all_entries(
+                self,
+                behaviors,
+                _metric_of(behaviors),
+                self._switches(behaviors),
+                gradient=self.gradient,
+                batch_size=self.batch_size,
+            )
+            self._last = behaviors, entries
+        return self._last[1]
+
+    def attributed(self, feature: FeatureId) -> AttributedFeature:
+        """Gradient and value of a feature after the latest `attribute`.
+
+        Raises:
+            PieFastError: Nothing has been attributed yet.
+        """
+        if self._last is None:
+            raise PieFastError("no gradients yet: call model.attribute(prompts) first")
+        prompts, entries = self._last
+        mine = entries.take(entries.feature == feature.to_global(self.clt.n_features))
+        shape = len(prompts), max(len(p.tokens) for p in prompts)
+        value, gradient = np.zeros(shape), np.zeros(shape)
+        at = mine.prompt, mine.position
+        value[at] = mine.delta
+        moved = mine.delta != 0
+        at = mine.prompt[moved], mine.position[moved]
+        effect = mine.effect[moved].astype(np.float64)
+        gradient[at] = effect / mine.delta[moved] / len(prompts)
+        return AttributedFeature(feature, gradient, value)
+
+    def fap_scores(
+        self, features: Sequence[FeatureId], behaviors: Sequence[Prompt]
+    ) -> NDArray[np.float64]:
+        """First-order effects: `[len(features), n_prompts]`."""
+        ids, back = np.unique(self._globals(features), return_inverse=True)
+        effects = self.attribute(behaviors).per_prompt(ids, len(behaviors))
+        return effects[back]
+
+    def pool(
+        self,
+        behaviors: Sequence[Prompt],
+        size: int,
+        *,
+        importance: str,
+        rank_by: str,
+        direction: str,
+    ) -> Ranking:
+        """The best `size` active features by FAP or by patching."""
+        entries = self.attribute(behaviors)
+        active = entries.active
+        features = [FeatureId.from_global(g, self.clt.n_features) for g in active.tolist()]
+        if importance == "fap":
+            effects = entries.per_prompt(active, len(behaviors))
+        else:
+            effects = self._patcher(active, behaviors, direction).effects(
+                [(i,) for i in range(len(active))]
+            )
+        scores = np.abs(effects).mean(1) if rank_by == "mean_abs" else effects.mean(1)
+        scores = np.abs(scores) if rank_by == "abs" else scores
+        best = top_k(scores, min(size, len(active))).tolist()
+        return Ranking([features[i] for i in best], scores[best].tolist(), len(active))
+
+    def synergies(
+        self,
+        features: Sequence[FeatureId],
+        behaviors: Sequence[Prompt],
+        *,
+        direction: str,
+        estimator: str,
+    ) -> NDArray[np.float64]:
+        """Signed synergy of all pairs: `[n, n]`."""
+        self._check(behaviors)
+        ids = self._globals(features)
+        order = np.argsort(ids)
+        matrix = SynergyEstimator(
+            self,
+            behaviors,
+            self.make_pool(ids.tolist()),
+            _metric_of(behaviors),
+            self._switches(behaviors),
+            estimator=estimator,
+            direction=direction,
+            batch_size=self.batch_size,
+        ).matrix()
+        out = np.empty_like(matrix)
+        out[np.ix_(order, order)] = matrix
+        return out
+
+    def interpret(
+        self, features: Sequence[FeatureId], behaviors: Sequence[Prompt]
+    ) -> list[Interpretation]:
+        """What each feature does on these prompts."""
+        prompts = [behaviors] if isinstance(behaviors, Prompt) else behaviors
+        entries = self.attribute(prompts)
+        ids = self._globals(features)
+        scores = self.fap_scores(features, prompts).mean(1)
+        return interpret_features(self, entries, ids.tolist(), prompts, scores.tolist())
+
+    def restricted_to(self, circuit: Circuit) -> Any:
+        """The model with only the circuit's features: prompt -> `[vocab]` probabilities."""
+        pool = self.make_pool(self._globals(circuit.features).tolist())
+
+        def answer(prompt: Prompt) -> NDArray[np.float64]:
+            switches = self._switches([prompt], circuit)
+            setup = self.prepare(
+                make_batch([prompt], self.device), switches, self._mean_of([prompt])
+            )
+            with torch.no_grad():
+                return _probabilities(self.run(setup, pool, rest="baseline").logits[0, 0])
+
+        return answer
+
+    def evaluate(
+        self, circuit: Circuit, test_behaviors: Sequence[Prompt], *, kl_direction: str
+    ) -> dict[str, Any]:
+        """Everything that is measured of a circuit, see `pie_fast.evaluate`."""
+        self._check(test_behaviors)
+        return evaluate_circuit(
+            self,
+            self._globals(circuit.features).tolist(),
+            test_behaviors,
+            metric=_metric_of(test_behaviors),
+            switches=self._switches(test_behaviors, circuit),
+            mean_of=self._mean_of(test_behaviors),
+            kl_direction=kl_direction,
+        )
+
+    def _globals(self, features: Sequence[FeatureId]) -> NDArray[np.int64]:
+        for feature in features:
+            self.clt.check_feature(feature.layer, feature.index)
+        return np.asarray([f.to_global(self.clt.n_features) for f in features], dtype=np.int64)
+
+    def _patcher(
+        self, ids: NDArray[np.int64], behaviors: Sequence[Prompt], direction: str
+    ) -> Patcher:
+        self._check(behaviors)
+        return Patcher(
+            self,
+            behaviors,
+            self.make_pool(ids.tolist()),
+            _metric_of(behaviors),
+            self._switches(behaviors),
+            direction=direction,
+            batch_size=self.batch_size,
+        )
+
+    def _patch(
+        self,
+        sets: Sequence[Sequence[FeatureId]],
+        behaviors: Sequence[Prompt],
+        direction: str,
+    ) -> NDArray[np.float64]:
+        members = [self._globals(features) for features in sets]
+        ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *members]))
+        places = [np.searchsorted(ids, m).tolist() for m in members]
+        found: NDArray[np.float64] = self._patcher(ids, behaviors, direction).effects(places)
+        return found.mean(1)
+
+    def _switches(self, prompts: Sequence[Prompt], circuit: Circuit | None = None) -> Switches:
+        chosen = circuit or self.switches
+        baseline = chosen.baseline or self.switches.baseline
+        if baseline is None:
+            paired = all(p.counterfactual is not None for p in prompts)
+            baseline = "counterfactual" if paired else "mean"
+        return Switches(baseline, chosen.error, chosen.attention, chosen.activations)
+
+    def _mean_of(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """Means are taken over the prompts that selection saw, where there were any."""
+        return prompts if self._last is None else self._last[0]
+
+    def _check(self, prompts: Sequence[Prompt]) -> None:
+        check_prompts(prompts, self.host.vocab_size, self.host.n_ctx)
+
+
+def load_model(
+    model: Any,
+    clt: str | Path | Clt,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    tokenizer: Any = None,
+    ignore_positions: int | None = None,
+) -> ReplacementModel:
+    """Put a language model and its CLT together.
+
+    Args:
+        model: A local folder or hub id of a HuggingFace checkpoint, a booted TransformerBridge,
+            or a HuggingFace model (then with its `tokenizer`).
+        clt: A local folder, a hub id, or a loaded `Clt`.
+        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: Of the model; float32 when None. The CLT computes in float32.
+        tokenizer: With a HuggingFace model object only.
+        ignore_positions: See `Replacer`.
+
+    Raises:
+        CheckpointError: A checkpoint is missing or broken, or the two do not fit each other.
+        PieFastError: Unknown device.
+    """
+    where = resolve_device(device)
+    if not isinstance(clt, Clt):
+        # Before the model: a wrong CLT should not cost the time a model takes to boot.
+        clt = load_clt(clt, device=where, dtype=torch.float32)
+    host = load_host(model, tokenizer, where, dtype or torch.float32)
+    return ReplacementModel(host, clt, ignore_positions=ignore_positions)
+
+
+def _metric_of(prompts: Any) -> str:
+    return str(getattr(prompts, "metric", "logit-diff"))
+
+
+def _probabilities(logits: torch.Tensor) -> NDArray[np.float64]:
+    probabilities: NDArray[np.float64] = torch.softmax(logits.double(), -1).cpu().numpy()
+    return probabilities

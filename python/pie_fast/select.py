@@ -1,0 +1,307 @@
+"""Selection of features: exact top-k, and greedy selection by score and synergy.
+
+The greedy rule: while fewer than k are selected, take the remaining f with the largest ::
+
+    score[f] + (sum over selected s, in the order selected, of synergy[f, s]) / max(n_selected, 1)
+
+Ties go to the smaller id. ``bonus="sum"`` leaves the division out. Sums are float64 whatever the
+dtypes. With ``backend="native"`` (Rust) and ``"twin"`` (numpy) the answers are the same bits.
+
+What is accepted: arrays of exactly the dtypes named (a list of floats counts as float64; anything
+else is a ``TypeError``, never a silent conversion). Arrays that are C-contiguous are read in place,
+others are copied first.
+
+When the synergy matrix is looked at: a selection reads k rows, a check of every number (finite, in
+range, symmetric) reads them all, which costs more than the selection. So the rows that a selection
+reads are checked always, and the whole matrix is checked when its array *object* is seen for the
+first time, and every time if it holds no more than 65,536 numbers. After changing a large matrix in
+place pass ``check=True``; ``check=False`` skips the check of the whole.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from pie_fast.errors import PieFastError
+from pie_fast.types import Selection, SelectionStep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Scores: TypeAlias = ArrayLike
+    Csr: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike]
+    Synergy: TypeAlias = ArrayLike | Csr
+    Bonus: TypeAlias = Literal["mean", "sum"]
+    Backend: TypeAlias = Literal["native", "twin"]
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_INTS = (np.dtype(np.int32), np.dtype(np.int64))
+_INT64 = (np.dtype(np.int64),)
+_BOOL = (np.dtype(np.bool_),)
+
+#: A matrix of at most this many numbers is checked in every call.
+_ALWAYS_CHECKED = 1 << 16
+
+#: ids of the arrays of a matrix that was checked -> weak references to those arrays
+_checked: dict[tuple[int, ...], tuple[weakref.ref[Any], ...]] = {}
+
+
+def top_k(
+    scores: Scores,
+    k: int,
+    *,
+    mask: ArrayLike | None = None,
+    threads: int | None = None,
+    backend: Backend = "native",
+) -> NDArray[np.int64]:
+    """The positions of the k largest scores, exactly.
+
+    Args:
+        scores: ``[M]`` float32 or float64. Infinities are allowed.
+        k: How many, 0 to M.
+        mask: ``[M]`` bool, False leaves a position out (then fewer than k may come back).
+        threads: At most so many; by default one per core, and one for under a million scores.
+            The answer does not depend on it.
+        backend: ``"native"`` or ``"twin"``.
+
+    Returns:
+        ``[k]`` int64, score descending, ties to the smaller position (-0.0 ties with 0.0).
+
+    Raises:
+        PieFastError: A NaN anywhere in ``scores``, or k out of range.
+        TypeError: Another dtype or number of dimensions.
+    """
+    chosen = _array("scores", scores, 1, _FLOATS)
+    allowed = None if mask is None else _array("mask", mask, 1, _BOOL)
+    return _backend(backend).top_k(chosen, _count("k", k), allowed, _threads(threads))  # type: ignore[no-any-return]
+
+
+def greedy_select(
+    scores: Scores,
+    synergy: Synergy,
+    k: int,
+    *,
+    bonus: Bonus = "mean",
+    must_include: Sequence[int] | ArrayLike = (),
+    must_exclude: Sequence[int] | ArrayLike = (),
+    layers: ArrayLike | None = None,
+    max_per_layer: int | None = None,
+    check: bool | None = None,
+    backend: Backend = "native",
+) -> Selection:
+    """Select k candidates by score and synergy with those selected before, exactly.
+
+    Args:
+        scores: ``[M]`` float32 or float64.
+        synergy: Symmetric: dense ``[M, M]`` float32 or float64, or CSR ``(indptr [M+1] int64,
+            indices [nnz] int32 or int64, values [nnz] float32 or float64)``. The order within a
+            CSR row does not matter, a column twice in a row is an error, a stored 0 counts as
+            absent. The diagonal is never used.
+        k: How many, 0 to M.
+        bonus: ``"mean"`` divides the synergies by the number selected (the method's rule),
+            ``"sum"`` does not.
+        must_include: Positions that are taken first, in this order.
+        must_exclude: Positions that are never taken.
+        layers: ``[M]`` int64, the layer of each candidate; needs ``max_per_layer``.
+        max_per_layer: At most so many of one layer.
+        check: Look at the whole matrix first; see the module documentation for the default.
+        backend: ``"native"`` or ``"twin"``.
+
+    Returns:
+        ``ids`` in the order taken, and ``gains``, what each was taken for. The first j of a
+        selection of k are the selection of j.
+
+    Raises:
+        PieFastError: k over M or over what the constraints leave; a number that is not finite;
+            a matrix that is not symmetric or not of M candidates; a broken CSR.
+        TypeError: Another dtype or number of dimensions.
+    """
+    engine = _backend(backend)
+    base = _array("scores", scores, 1, _FLOATS)
+    matrix = _matrix(synergy, engine, check)
+    limits = _limits(must_include, must_exclude, layers, max_per_layer)
+    ids, gains = engine.greedy_select(base, matrix, _count("k", k), bonus, limits)
+    return Selection(ids, gains)
+
+
+def explain_selection(
+    scores: Scores,
+    synergy: Synergy,
+    k: int,
+    *,
+    bonus: Bonus = "mean",
+    must_include: Sequence[int] | ArrayLike = (),
+    must_exclude: Sequence[int] | ArrayLike = (),
+    layers: ArrayLike | None = None,
+    max_per_layer: int | None = None,
+    check: bool | None = None,
+    backend: Backend = "native",
+) -> list[SelectionStep]:
+    """The selection of :func:`greedy_select` with the reason for each step.
+
+    Args:
+        scores: As for :func:`greedy_select`, like all that follow.
+        synergy: Dense or CSR.
+        k: How many.
+        bonus: ``"mean"`` or ``"sum"``.
+        must_include: Taken first.
+        must_exclude: Never taken.
+        layers: The layer of each candidate.
+        max_per_layer: At most so many of one layer.
+        check: Look at the whole matrix first.
+        backend: ``"native"`` or ``"twin"``.
+
+    Returns:
+        k steps: id, score, bonus, gain, and the runner-up with its value.
+
+    Raises:
+        PieFastError: As :func:`greedy_select`.
+        TypeError: As :func:`greedy_select`.
+    """
+    engine = _backend(backend)
+    base = _array("scores", scores, 1, _FLOATS)
+    matrix = _matrix(synergy, engine, check)
+    limits = _limits(must_include, must_exclude, layers, max_per_layer)
+    steps = engine.explain_selection(base, matrix, _count("k", k), bonus, limits)
+    return [SelectionStep(*step[:4], *(step[4] or (None, None))) for step in steps]
+
+
+def greedy_select_many(
+    scores: Scores,
+    synergy: Synergy,
+    k: int,
+    *,
+    bonus: Bonus = "mean",
+    threads: int | None = None,
+    check: bool | None = None,
+    backend: Backend = "native",
+) -> NDArray[np.int64]:
+    """One greedy selection per row of scores, side by side: bootstraps, behaviours, starts.
+
+    Args:
+        scores: ``[B, M]`` float32 or float64.
+        synergy: One matrix for all, as for :func:`greedy_select`.
+        k: How many of each row.
+        bonus: ``"mean"`` or ``"sum"``.
+        threads: At most so many; by default one per core. The answer does not depend on it.
+        check: Look at the whole matrix first.
+        backend: ``"native"`` or ``"twin"``.
+
+    Returns:
+        ``[B, k]`` int64, row b what ``greedy_select(scores[b], synergy, k).ids`` is.
+
+    Raises:
+        PieFastError: As :func:`greedy_select`, naming the row.
+        TypeError: As :func:`greedy_select`.
+    """
+    engine = _backend(backend)
+    base = _array("scores", scores, 2, _FLOATS)
+    matrix = _matrix(synergy, engine, check)
+    return engine.greedy_select_many(base, matrix, _count("k", k), bonus, _threads(threads))  # type: ignore[no-any-return]
+
+
+def _backend(name: str) -> ModuleType | Any:
+    if name == "native":
+        from pie_fast import _native
+
+        return _native
+    if name == "twin":
+        from pie_fast import twin
+
+        return twin
+    raise PieFastError(f'backend {name!r} must be "native" or "twin"')
+
+
+def _array(name: str, given: Any, ndim: int, dtypes: tuple[np.dtype[Any], ...]) -> NDArray[Any]:
+    """``given`` as a C-contiguous array of one of the dtypes; a copy only when it must be."""
+    array = np.asarray(given)
+    if array.dtype not in dtypes:
+        valid = " or ".join(dtype.name for dtype in dtypes)
+        raise TypeError(f"{name} has dtype {array.dtype}, must be {valid}")
+    if array.ndim != ndim:
+        raise PieFastError(f"{name} has {_ndim_of(array)}, must have {ndim}")
+    # Alignment too: a view into a packed file may start at an odd address.
+    in_place = array.flags.c_contiguous and array.flags.aligned
+    return array if in_place else np.require(array, requirements=["C", "A"])
+
+
+def _ndim_of(array: NDArray[Any]) -> str:
+    """``2 dimensions``, for messages."""
+    return f"{array.ndim} dimension{'' if array.ndim == 1 else 's'}"
+
+
+def _count(name: str, given: Any) -> int:
+    count = operator.index(given)
+    if count < 0:
+        raise PieFastError(f"{name} is {count}, must be at least 0")
+    return count
+
+
+def _threads(given: int | None) -> int | None:
+    return None if given is None else _count("threads", given)
+
+
+def _matrix(given: Any, engine: Any, check: bool | None) -> Any:
+    """The matrix in the form that the engines take, checked as the module documentation says."""
+    if isinstance(given, tuple):
+        if len(given) != 3:
+            raise PieFastError(
+                f"synergy is a tuple of {len(given)}, must be (indptr, indices, values)"
+            )
+        names, dtypes = ("indptr", "indices", "values"), (_INT64, _INTS, _FLOATS)
+        parts: tuple[Any, ...] = tuple(map(np.asarray, given))
+        rows = zip(names, parts, dtypes, strict=True)
+        matrix: Any = tuple(_array(name, part, 1, kinds) for name, part, kinds in rows)
+    else:
+        parts = (np.asarray(given),)
+        matrix = _array("synergy", parts[0], 2, _FLOATS)
+    if check or (check is None and not _was_checked(parts)):
+        engine.check_synergy(matrix)
+        _remember(parts)
+    return matrix
+
+
+def _was_checked(parts: tuple[NDArray[Any], ...]) -> bool:
+    if sum(part.size for part in parts) <= _ALWAYS_CHECKED:
+        return False
+    known = _checked.get(tuple(map(id, parts)))
+    # An id may be that of a new array in the place of one that is gone.
+    return known is not None and all(a() is b for a, b in zip(known, parts, strict=True))
+
+
+def _remember(parts: tuple[NDArray[Any], ...]) -> None:
+    key = tuple(map(id, parts))
+
+    def forget(_: object) -> None:
+        _checked.pop(key, None)
+
+    _checked[key] = tuple(weakref.ref(part, forget) for part in parts)
+
+
+def _limits(
+    include: Any, exclude: Any, layers: Any, max_per_layer: int | None
+) -> dict[str, Any] | None:
+    if (layers is None) != (max_per_layer is None):
+        raise PieFastError("layers and max_per_layer must be given together")
+    if layers is None and len(include) == 0 and len(exclude) == 0:
+        return None
+    return {
+        "must_include": _ids("must_include", include),
+        "must_exclude": _ids("must_exclude", exclude),
+        "layers": None if layers is None else _ids("layers", layers),
+        "max_per_layer": _count("max_per_layer", 0 if max_per_layer is None else max_per_layer),
+    }
+
+
+def _ids(name: str, given: Any) -> NDArray[np.int64]:
+    array = np.asarray(given)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    return _array(name, array, 1, _INT64)

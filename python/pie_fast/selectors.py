@@ -1,0 +1,200 @@
+"""Selectors over a feature dump: which K features, in which order. No torch, no model.
+
+random        active features in random order
+magnitude     largest mean activation
+fap           largest FAP score
+fap-synergy   greedy: score plus the synergy with what is selected
+paper         fap-synergy below K = 100, fap from there on
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pie_fast.dump import FeatureDump
+from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.select import greedy_select
+from pie_fast.synergy_matrix import SynergyMatrix
+from pie_fast.types import FeatureId
+
+METHODS = ("random", "magnitude", "fap", "fap-synergy", "paper", "auto")
+
+#: from this budget on the paper's method no longer reranks
+STRICT_BELOW = 100
+
+
+@dataclass(frozen=True)
+class Options:
+    """How features are selected; every choice is in the result.
+
+    Attributes:
+        method: One of `METHODS`; `auto` is the best of the project, for now `fap-synergy`.
+        rank_by: `signed`, `abs` or `mean_abs`: how effects on prompts become a score.
+        synergy: `clipped` at 0, the paper's, or `signed`.
+        bonus: `mean`, the paper's, or `sum`.
+        seed: Of `random`.
+    """
+
+    method: str = "auto"
+    rank_by: str = "mean_abs"
+    synergy: str = "clipped"
+    bonus: str = "mean"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, valid in (
+            ("method", METHODS),
+            ("rank_by", ("signed", "abs", "mean_abs")),
+            ("synergy", ("clipped", "signed")),
+            ("bonus", ("mean", "sum")),
+        ):
+            value = getattr(self, name)
+            if value not in valid:
+                raise PieFastError(f"{name} {value!r} is not one of {', '.join(valid)}")
+
+    def regime(self, budget: int) -> str:
+        """The selector that runs at this budget."""
+        if self.method == "paper":
+            return "fap-synergy" if budget < STRICT_BELOW else "fap"
+        return "fap-synergy" if self.method == "auto" else self.method
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Features in the order they were selected.
+
+    Attributes:
+        ids: `[k]` int64 global ids.
+        scores: `[k]` float64, what ranked them: the FAP score (by `rank_by`) where it did.
+        selector: The selector that ran.
+        settings: Every choice behind it.
+    """
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    selector: str
+    n_features: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def features(self) -> list[FeatureId]:
+        """As feature ids, in order."""
+        return [FeatureId.from_global(g, self.n_features) for g in self.ids.tolist()]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """As every `--json` lists features, rank from 0."""
+        return [
+            {"layer": f.layer, "index": f.index, "score": score, "rank": rank}
+            for rank, (f, score) in enumerate(
+                zip(self.features(), self.scores.tolist(), strict=True)
+            )
+        ]
+
+
+def select_features(
+    dump: FeatureDump,
+    budget: int,
+    options: Options | None = None,
+    synergy: SynergyMatrix | None = None,
+) -> Ranked:
+    """The features that a selector keeps at a budget.
+
+    Args:
+        dump: Scores come from here, nothing else is read.
+        budget: How many; 0 selects none.
+        options: How.
+        synergy: Needed by `fap-synergy`; its pool holds the candidates.
+
+    Raises:
+        BudgetError: Negative, above the number of active features, or above the pool.
+        PieFastError: `fap-synergy` without a synergy matrix.
+    """
+    options = options or Options()
+    if budget < 0:
+        raise BudgetError(f"budget {budget} is negative; valid budgets start at 0")
+    selector = options.regime(budget)
+    settings = {**vars(options), "budget": budget}
+    if selector == "fap-synergy":
+        ids, scores, extra = _by_synergy(dump, budget, options, synergy)
+        settings.update(extra)
+    elif selector == "random":
+        ids, scores = _at_random(dump, budget, options)
+    else:
+        ids, scores = dump.top_k(
+            budget, "magnitude" if selector == "magnitude" else options.rank_by
+        )
+    return Ranked(ids, scores, selector, dump.n_features, settings)
+
+
+def extend_by_rank(dump: FeatureDump, ranked: Ranked, budget: int, rank_by: str) -> Ranked:
+    """A selection made longer with the best of what it left out, for curves beyond its pool."""
+    ids, scores = dump.top_k(min(budget, len(dump.active_features())), rank_by)
+    rest = ~np.isin(ids, ranked.ids)
+    more = max(budget - len(ranked.ids), 0)
+    return Ranked(
+        np.concatenate([ranked.ids, ids[rest][:more]]),
+        np.concatenate([ranked.scores, scores[rest][:more]]),
+        ranked.selector,
+        ranked.n_features,
+        ranked.settings,
+    )
+
+
+def _by_synergy(
+    dump: FeatureDump, budget: int, options: Options, synergy: SynergyMatrix | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[str, Any]]:
+    if synergy is None:
+        raise PieFastError(
+            "method 'fap-synergy' needs pair synergies, which this dump does not have yet; "
+            "make them with: pie-fast synergy DUMP --model MODEL --clt CLT"
+        )
+    pool = np.asarray(synergy.pool, dtype=np.int64)
+    if budget > len(pool):
+        raise BudgetError(f"budget {budget} exceeds the pool of {len(pool)} features")
+    scores = dump.score(options.rank_by)[pool]
+    values = synergy.dense()
+    values = np.maximum(values, 0.0) if options.synergy == "clipped" else values
+    chosen = greedy_select(scores, values, budget, bonus=options.bonus).ids
+    made = {"direction": synergy.direction, "estimator": synergy.estimator, "pool": len(pool)}
+    return pool[chosen], scores[chosen], made
+
+
+def _at_random(
+    dump: FeatureDump, budget: int, options: Options
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    active = np.asarray(dump.active_features(), dtype=np.int64)
+    if budget > len(active):
+        raise BudgetError(f"budget {budget} exceeds the {len(active)} active features")
+    ids = np.random.default_rng(options.seed).permutation(active)[:budget]
+    return ids, dump.score(options.rank_by)[ids]
+
+
+def read_features(path: Path) -> list[FeatureId]:
+    """The features that a selection or a result lists, in order.
+
+    Raises:
+        PieFastError: Naming file, field and value.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PieFastError(f"{path}: not valid JSON: {error}") from error
+    rows = content.get("features") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise PieFastError(f"{path}: has no list 'features'")
+    found = []
+    for number, row in enumerate(rows):
+        values = [row.get(key) if isinstance(row, dict) else None for key in ("layer", "index")]
+        if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
+            raise PieFastError(
+                f"{path}: features[{number}] is {row!r}; layer and index must be integers >= 0"
+            )
+        found.append(FeatureId(*values))
+    if len(set(found)) < len(found):
+        raise PieFastError(f"{path}: features holds a feature twice")
+    return found

@@ -1,0 +1,155 @@
+"""Pair synergy on a pool: exactly, and by gradient differences.
+
+    synergy({f, g}) = I({f, g}) - I(f) - I(g)        per prompt, signed, then averaged
+
+with `I` as in DESIGN.md section 2. Exactly it takes a run for every pair. By gradient differences
+(METHODS.md 3.2) it takes one forward and backward for every feature j: the effect of each i is
+measured where j is moved and where it is not,
+
+    noising:    effect_i(all without j) - effect_i(all)
+    denoising:  effect_i(only j)        - effect_i(none)
+
+which is first order in i and exact in j; the two orders of a pair are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pie_fast.attribution import MAX_TOKENS, Patcher, gate_effects, pool_effects
+from pie_fast.behaviors import Prompt
+from pie_fast.errors import PieFastError
+from pie_fast.model import Pool, Replacer, Setup, Switches
+
+ESTIMATORS = ("exact", "gradient-difference")
+
+#: rows between two reports of progress, and between two saves
+BLOCK_ROWS = 16
+
+#: called with the number of rows done and the number of rows there are
+Progress = Callable[[int, int], None]
+
+
+def model_calls(estimator: str, pool_size: int) -> tuple[int, int]:
+    """Forward and backward passes over all prompts that a whole matrix takes."""
+    if estimator == "exact":
+        return 1 + pool_size + pool_size * (pool_size - 1) // 2, 0
+    return 1 + pool_size, 1 + pool_size
+
+
+class SynergyEstimator:
+    """Mean signed synergy, row by row; what rows share is computed once.
+
+    Args:
+        model: The replacement model.
+        prompts: Over which synergy is averaged.
+        pool: The candidates, M of them.
+        metric: See `pie_fast.metrics`.
+        switches: Baseline and the rest.
+        estimator: `exact` or `gradient-difference`.
+        direction: `noising` or `denoising`.
+        batch_size: Prompts a batch.
+        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
+
+    Raises:
+        PieFastError: Unknown estimator or direction.
+    """
+
+    def __init__(
+        self,
+        model: Replacer,
+        prompts: Sequence[Prompt],
+        pool: Pool,
+        metric: str,
+        switches: Switches,
+        *,
+        estimator: str = "gradient-difference",
+        direction: str = "noising",
+        batch_size: int = 32,
+        mean_of: Sequence[Prompt] | None = None,
+    ) -> None:
+        if estimator not in ESTIMATORS:
+            raise PieFastError(
+                f"estimator is {estimator!r}, must be one of {', '.join(ESTIMATORS)}"
+            )
+        self.exact, self.pool = estimator == "exact", pool
+        self._patcher = Patcher(
+            model,
+            prompts,
+            pool,
+            metric,
+            switches,
+            direction=direction,
+            batch_size=batch_size,
+            mean_of=mean_of,
+        )
+        self._singles: NDArray[np.float64] | None = None
+        self._still: dict[int, NDArray[np.float64]] = {}
+
+    def rows(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        """Synergy of each pool position in `rows` with every pool feature: `[len(rows), M]`.
+
+        Exact rows hold the pairs with larger positions only, gradient-difference rows are
+        one-sided: `symmetric` makes the matrix of all of them. The diagonal is 0.
+        """
+        return self._exact(rows) if self.exact else self._differences(rows)
+
+    def symmetric(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """All M rows as the symmetric matrix: `[M, M]`."""
+        both = rows + rows.T
+        return both if self.exact else both / 2
+
+    def matrix(self, progress: Progress | None = None) -> NDArray[np.float64]:
+        """Every row, symmetric: `[M, M]`."""
+        size = len(self.pool)
+        out = np.zeros((size, size))
+        for first in range(0, size, BLOCK_ROWS):
+            block = range(first, min(first + BLOCK_ROWS, size))
+            out[block.start : block.stop] = self.rows(block)
+            if progress is not None:
+                progress(block.stop, size)
+        return self.symmetric(out)
+
+    def _exact(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        size = len(self.pool)
+        if self._singles is None:
+            self._singles = self._patcher.effects([(i,) for i in range(size)])
+        pairs = [(i, j) for i in rows for j in range(i + 1, size)]
+        joint = self._patcher.effects(pairs)
+        place = {row: n for n, row in enumerate(rows)}
+        out = np.zeros((len(rows), size))
+        for (i, j), together in zip(pairs, joint, strict=True):
+            out[place[i], j] = (together - self._singles[i] - self._singles[j]).mean()
+        return out
+
+    def _differences(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        total = np.zeros((len(rows), len(self.pool)))
+        for first, setup in self._patcher.setups:
+            if first not in self._still:
+                self._still[first] = self._effects_at(setup, [()])
+            per_pass = max(1, MAX_TOKENS // (2 * setup.batch.tokens.numel()))
+            for at in range(0, len(rows), per_pass):
+                moved = [(row,) for row in rows[at : at + per_pass]]
+                total[at : at + len(moved)] += self._effects_at(setup, moved) - self._still[first]
+        out = total / self._patcher.n_prompts
+        out[np.arange(len(rows)), list(rows)] = 0.0
+        return out
+
+    def _effects_at(self, setup: Setup, moved: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Effects with each set of features moved, summed over prompts: `[len(moved), M]`."""
+        patcher = self._patcher
+        found = gate_effects(
+            patcher.model,
+            setup,
+            patcher.metric,
+            pool=self.pool,
+            gates=patcher.gates(moved),
+            rest=patcher.rest,
+        )
+        summed: NDArray[np.float64] = (
+            pool_effects(found, setup, self.pool).double().sum(1).cpu().numpy()
+        )
+        return summed

@@ -1,0 +1,221 @@
+"""The synergies of a dump's pool: measured block by block, saved after each, resumed.
+
+Rows that are done wait in `synergy.partial.safetensors`, one-sided as they were measured; when all
+are there they become the symmetric `synergy.safetensors` that selection reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pie_fast.behaviors import Prompt
+from pie_fast.dump import FeatureDump
+from pie_fast.errors import PieFastError
+from pie_fast.model import Replacer, Switches
+from pie_fast.progress import Advance
+from pie_fast.synergy import BLOCK_ROWS, SynergyEstimator
+from pie_fast.synergy_matrix import SynergyMatrix
+
+SYNERGY_FILE = "synergy.safetensors"
+
+
+def measure_synergy(
+    model: Replacer,
+    prompts: Sequence[Prompt],
+    dump: FeatureDump,
+    pool_size: int,
+    *,
+    rank_by: str,
+    metric: str,
+    switches: Switches,
+    estimator: str = "gradient-difference",
+    direction: str = "noising",
+    batch_size: int = 32,
+    mean_of: Sequence[Prompt] | None = None,
+    progress: Advance | None = None,
+) -> SynergyMatrix:
+    """Measure all pair synergies of the best `pool_size` features and save them in the dump.
+
+    Args:
+        model: The replacement model the dump was captured from.
+        prompts: Over which synergy is averaged.
+        dump: Ranks the pool, and takes the result.
+        pool_size: M.
+        rank_by: How the pool is ranked.
+        metric, switches, estimator, direction, batch_size, mean_of: See `SynergyEstimator`.
+        progress: Called after each block of rows.
+
+    Returns:
+        The matrix, signed, complete.
+
+    Raises:
+        BudgetError: `pool_size` exceeds the active features.
+    """
+    pool = np.sort(dump.top_k(pool_size, rank_by)[0])
+    path = Path(dump.path) / SYNERGY_FILE
+    averaged = (mean_of or prompts) if switches.baseline == "mean" else ()
+    tag = _tag(dump, [prompts, averaged], pool, metric, switches, estimator, direction)
+    rows = _Rows.resume(path.with_name("synergy.partial.safetensors"), pool, tag)
+    measured = SynergyEstimator(
+        model,
+        prompts,
+        model.make_pool(pool.tolist()),
+        metric,
+        switches,
+        estimator=estimator,
+        direction=direction,
+        batch_size=batch_size,
+        mean_of=mean_of,
+    )
+    missing = np.flatnonzero(~rows.done)
+    for first in range(0, len(missing), BLOCK_ROWS):
+        block = missing[first : first + BLOCK_ROWS].tolist()
+        rows.fill(block, measured.rows(block))
+        if progress is not None:
+            progress(int(rows.done.sum()), len(pool))
+    matrix = SynergyMatrix.from_dense(
+        pool,
+        measured.symmetric(rows.values),
+        direction=direction,
+        estimator=estimator,
+        n_prompts=len(prompts),
+    )
+    matrix.save(path)
+    rows.path.unlink(missing_ok=True)
+    return matrix
+
+
+def measure_dump_synergy(
+    model: Replacer,
+    dump: FeatureDump,
+    pool_size: int,
+    *,
+    n_prompts: int,
+    rank_by: str,
+    estimator: str,
+    direction: str,
+    batch_size: int = 32,
+    progress: Advance | None = None,
+) -> SynergyMatrix:
+    """`measure_synergy` with prompts, metric and switches as the dump was captured with.
+
+    Raises:
+        PieFastError: The dump is of another CLT.
+    """
+    recorded = dump.manifest["clt"]["identity"]
+    if recorded != model.clt.identity:
+        raise PieFastError(
+            f"{dump.path} was captured with CLT {recorded}, {model.clt.name} is "
+            f"{model.clt.identity}"
+        )
+    keys = ("baseline", "error", "attention", "activations")
+    prompts = prompts_of_dump(dump)
+    return measure_synergy(
+        model,
+        prompts[:n_prompts],
+        dump,
+        pool_size,
+        rank_by=rank_by,
+        metric=dump.manifest["metric"],
+        switches=Switches(**{key: dump.manifest[key] for key in keys}),
+        estimator=estimator,
+        direction=direction,
+        batch_size=batch_size,
+        mean_of=prompts,
+        progress=progress,
+    )
+
+
+def prompts_of_dump(dump: FeatureDump) -> list[Prompt]:
+    """The prompts a dump was captured on."""
+    table = dump.prompts
+    twins = table.counterfactual_tokens, table.counterfactual_ptr
+    prompts = []
+    for i in range(dump.n_prompts):
+        part = slice(int(table.prompt_ptr[i]), int(table.prompt_ptr[i + 1]))
+        twin = None
+        if twins[0] is not None and twins[1] is not None:
+            twin = tuple(twins[0][int(twins[1][i]) : int(twins[1][i + 1])].tolist())
+        prompts.append(
+            Prompt(
+                tokens=tuple(table.tokens[part].tolist()),
+                answer=int(table.answer[i]),
+                foil=None if table.foil[i] < 0 else int(table.foil[i]),
+                counterfactual=twin,
+                answer_position=int(table.answer_position[i]),
+            )
+        )
+    return prompts
+
+
+@dataclass
+class _Rows:
+    """Rows measured so far, on disk after every block."""
+
+    path: Path
+    pool: NDArray[np.int64]
+    tag: str
+    values: NDArray[np.float64] = field(init=False)
+    done: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.values = np.zeros((len(self.pool), len(self.pool)))
+        self.done = np.zeros(len(self.pool), dtype=bool)
+
+    @classmethod
+    def resume(cls, path: Path, pool: NDArray[np.int64], tag: str) -> _Rows:
+        """What an earlier, equal measurement left; nothing where it was another one."""
+        rows = cls(path, pool, tag)
+        if not path.exists():
+            return rows
+        try:
+            with safe_open(path, framework="numpy") as file:
+                if (file.metadata() or {}).get("tag") == tag:
+                    rows.values[:] = file.get_tensor("values")
+                    rows.done[:] = file.get_tensor("done").astype(bool)
+        except (SafetensorError, ValueError):
+            # A partial file that cannot be read is worth less than measuring again.
+            return cls(path, pool, tag)
+        return rows
+
+    def fill(self, block: Sequence[int], rows: NDArray[np.float64]) -> None:
+        self.values[list(block)] = rows
+        self.done[list(block)] = True
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        tensors = {"values": self.values, "done": self.done.astype(np.uint8), "pool": self.pool}
+        save_file(tensors, temporary, metadata={"tag": self.tag})
+        temporary.replace(self.path)
+
+
+def _tag(
+    dump: FeatureDump,
+    prompts: Sequence[Sequence[Prompt]],
+    pool: NDArray[np.int64],
+    metric: str,
+    switches: Switches,
+    estimator: str,
+    direction: str,
+) -> str:
+    """Equal for equal measurements."""
+    what = {
+        "model": dump.manifest["model"],
+        "clt": dump.manifest["clt"],
+        "prompts": [
+            [[list(p.tokens), p.answer, p.foil, p.counterfactual] for p in some] for some in prompts
+        ],
+        "pool": pool.tolist(),
+        "metric": metric,
+        "switches": switches.to_dict(),
+        "estimator": estimator,
+        "direction": direction,
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

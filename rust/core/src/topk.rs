@@ -1,0 +1,194 @@
+//! Exact top-k of an array in one pass: score descending, ties to the smaller id, NaN an error.
+//!
+//! A buffer of at most `2k + 1024` entries is cut back to its best k whenever it is full, and from
+//! then on the k-th best so far is a threshold: only a *larger* score gets in, since an equal one
+//! comes later and so has the larger id. Whole blocks below the threshold are dismissed by a few
+//! vector comparisons; what is left is reading memory. At worst (ascending scores) the buffer is
+//! cut N/k times, each in O(k).
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::feature::Scored;
+use crate::real::Real;
+use crate::threads;
+
+/// Scores looked at together.
+const BLOCK: usize = 32;
+/// Below this many scores a second thread costs more than it gains.
+const PART: usize = 1 << 20;
+
+/// What may be ranked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter<'a> {
+    /// `[M]`: false leaves a position out (its score must still be a number).
+    pub mask: Option<&'a [bool]>,
+    /// Refuse infinite scores too.
+    pub finite: bool,
+}
+
+/// The k best positions of `scores`.
+///
+/// # Shapes
+/// `scores` `[M]`; the result has length k, or fewer where the mask leaves fewer.
+///
+/// # Errors
+/// k over M, a NaN (or, with `filter.finite`, an infinity) anywhere, a mask of another length,
+/// zero threads, an interrupt.
+pub fn top_k<S: Real>(
+    scores: &[S],
+    k: usize,
+    filter: Filter<'_>,
+    threads: Option<usize>,
+    cancel: &Cancel,
+) -> Result<Vec<Scored>> {
+    if k > scores.len() {
+        return Err(Error::argument(format!("k {k} exceeds the {} scores", scores.len())));
+    }
+    if let Some(mask) = filter.mask.filter(|mask| mask.len() != scores.len()) {
+        let (got, want) = (mask.len(), scores.len());
+        return Err(Error::argument(format!("mask has length {got}, must be {want}")));
+    }
+    let parts = scores.len().div_ceil(PART).max(1);
+    let parts = threads::count(threads, parts)?;
+    let size = scores.len().div_ceil(parts).next_multiple_of(BLOCK);
+    let found = threads::map(parts, Some(parts), |part| {
+        let from = (part * size).min(scores.len());
+        let to = (from + size).min(scores.len());
+        scan(scores, from..to, k, filter, cancel)
+    })?;
+    let mut best = found.concat();
+    keep_best(&mut best, k);
+    best.sort_unstable();
+    Ok(best)
+}
+
+/// The k best of every layer, as global positions; layer `l` is `scores[l * n_features ..]`.
+///
+/// # Shapes
+/// `scores` `[n_layers * n_features]`; one result per layer.
+///
+/// # Errors
+/// As [`top_k`], and scores that are not whole layers.
+pub fn top_k_per_layer<S: Real>(
+    scores: &[S],
+    k: usize,
+    n_features: usize,
+    filter: Filter<'_>,
+    threads: Option<usize>,
+    cancel: &Cancel,
+) -> Result<Vec<Vec<Scored>>> {
+    if n_features == 0 || !scores.len().is_multiple_of(n_features) {
+        let n = scores.len();
+        return Err(Error::argument(format!("{n} scores are not layers of {n_features}")));
+    }
+    threads::map(scores.len() / n_features, threads, |layer| {
+        let range = layer * n_features..(layer + 1) * n_features;
+        let mask = filter.mask.map(|mask| &mask[range.clone()]);
+        let filter = Filter { mask, ..filter };
+        let mut best = top_k(&scores[range.clone()], k, filter, Some(1), cancel)?;
+        best.iter_mut().for_each(|one| one.id += range.start as u64);
+        Ok(best)
+    })
+}
+
+/// Cut to the k best, in no order.
+fn keep_best(all: &mut Vec<Scored>, k: usize) {
+    if k == 0 {
+        all.clear();
+    } else if all.len() > k {
+        all.select_nth_unstable(k - 1);
+        all.truncate(k);
+    }
+}
+
+fn scan<S: Real>(
+    scores: &[S],
+    range: std::ops::Range<usize>,
+    k: usize,
+    filter: Filter<'_>,
+    cancel: &Cancel,
+) -> Result<Vec<Scored>> {
+    let capacity = (2 * k + 1024).min(range.len());
+    let mut best: Vec<Scored> = Vec::with_capacity(capacity);
+    // Until the buffer was cut once, everything gets in; `None` stands for that.
+    let mut threshold: Option<S> = None;
+    let lowest = if filter.finite { S::MIN } else { S::NEG_INFINITY };
+    for start in range.clone().step_by(BLOCK) {
+        if start.is_multiple_of(PART) {
+            cancel.check()?;
+        }
+        let block = &scores[start..(start + BLOCK).min(range.end)];
+        // Without a threshold, look: `!(x <= -inf)` is true of everything but -inf, which the
+        // `None` covers; NaN is never `<=`, so it is always seen.
+        if threshold.is_some_and(|threshold| dismiss(block, threshold, lowest)) {
+            continue;
+        }
+        for (id, &score) in (start..).zip(block) {
+            check(id, score, filter.finite)?;
+            if threshold.is_some_and(|threshold| score <= threshold)
+                || filter.mask.is_some_and(|mask| !mask[id])
+            {
+                continue;
+            }
+            if best.len() == capacity {
+                keep_best(&mut best, k);
+                threshold = best.get(k.wrapping_sub(1)).map(|last| scores[last.id as usize]);
+                if threshold.is_none_or(|threshold| score <= threshold) {
+                    continue;
+                }
+            }
+            best.push(Scored { id: id as u64, score: score.to_f64() + 0.0 });
+        }
+    }
+    keep_best(&mut best, k);
+    Ok(best)
+}
+
+/// Is every score of the block a number in `[lowest, threshold]`?
+#[inline]
+fn dismiss<S: Real>(block: &[S], threshold: S, lowest: S) -> bool {
+    // No early exit: this way it becomes a handful of vector comparisons.
+    block.iter().fold(true, |all, &x| all & (x <= threshold) & (x >= lowest))
+}
+
+fn check<S: Real>(id: usize, score: S, finite: bool) -> Result<()> {
+    if finite && !score.finite() {
+        return Err(Error::argument(format!("score of id {id} is {score}, must be finite")));
+    }
+    if score.to_f64().is_nan() {
+        return Err(Error::argument(format!("score of id {id} is NaN, must be a number")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids<S: Real>(scores: &[S], k: usize) -> Result<Vec<u64>> {
+        let best = top_k(scores, k, Filter::default(), None, &Cancel::new())?;
+        Ok(best.iter().map(|s| s.id).collect())
+    }
+
+    #[test]
+    fn ties_zeros_and_infinities() -> Result<()> {
+        assert_eq!(ids(&[0.0, -0.0, 1.0, 0.0], 4)?, [2, 0, 1, 3]);
+        assert_eq!(ids(&[f32::NEG_INFINITY, 1.0, f32::INFINITY], 3)?, [2, 1, 0]);
+        assert_eq!(ids::<f64>(&[], 0)?, [0; 0]);
+        assert_eq!(ids(&[5.0_f64; 5000], 3)?, [0, 1, 2]);
+        assert_eq!(ids(&[f64::NEG_INFINITY; 5000], 3)?, [0, 1, 2]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_nan_anywhere_is_an_error_even_for_k_0() {
+        for at in [0, 31, 32, 4999] {
+            let mut scores = vec![1.0_f32; 5000];
+            scores[at] = f32::NAN;
+            for k in [0, 1, 5000] {
+                let error = ids(&scores, k).map_err(|e| e.to_string());
+                assert_eq!(error, Err(format!("score of id {at} is NaN, must be a number")));
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+"""Fixtures of the tests that run a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pie_fast.replacement_model import ReplacementModel
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny random GPT-2 folder and a CLT folder that fits it."""
+    import tiny
+
+    root = tmp_path_factory.mktemp("tiny")
+    return tiny.write_gpt2(root / "model"), tiny.write_clt(root / "clt")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folders: tuple[Path, Path]) -> Iterator[ReplacementModel]:
+    from pie_fast.replacement_model import load_model
+
+    yield load_model(*map(str, tiny_folders), device="cpu")

@@ -1,0 +1,154 @@
+"""Figures of a circuit against their definitions, prompt by prompt."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pie_fast.errors import BehaviorError, PieFastError
+from pie_fast.evaluate import evaluate_circuit, fidelity_curve, measure
+from pie_fast.metrics import check_metric, kl_divergence, metric_values
+from pie_fast.model import Switches, make_batch
+from pie_fast.replacement_model import ReplacementModel
+from torch_prompts import random_prompts
+
+SWITCHES = Switches("counterfactual")
+KEPT = list(range(0, 144, 2))
+
+
+def test_kl_is_summed_over_the_vocabulary_and_has_a_direction() -> None:
+    p = torch.tensor([[0.7, 0.2, 0.1]]).log()
+    q = torch.tensor([[0.3, 0.3, 0.4]]).log()
+    forward = sum(
+        a * math.log(a / b) for a, b in zip((0.7, 0.2, 0.1), (0.3, 0.3, 0.4), strict=True)
+    )
+    assert kl_divergence(p, q).item() == pytest.approx(forward, rel=1e-6)
+    assert kl_divergence(q, p).item() != pytest.approx(forward, rel=1e-2)
+    assert kl_divergence(p, p).item() == 0.0
+    # Twice the vocabulary, the same distribution twice at half the mass: the same divergence.
+    double = torch.cat([p, p], 1), torch.cat([q, q], 1)
+    assert kl_divergence(*double).item() == pytest.approx(forward, rel=1e-6)
+    extreme = torch.tensor([[0.0, -2000.0]]), torch.tensor([[0.0, -4000.0]])
+    assert kl_divergence(*extreme).item() == 0.0
+
+
+def test_metrics_by_hand() -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0]])
+    answer, foil = torch.tensor([2]), torch.tensor([0])
+    probabilities = torch.softmax(logits, -1)[0]
+    found = {
+        name: metric_values(name, logits, answer, foil, logits).item()
+        for name in ("logit-diff", "logprob", "prob-diff", "kl")
+    }
+    assert found["logit-diff"] == 2.0
+    assert found["logprob"] == pytest.approx(math.log(probabilities[2]), rel=1e-6)
+    assert found["prob-diff"] == pytest.approx(float(probabilities[2] - probabilities[0]), rel=1e-6)
+    assert found["kl"] == 0.0
+
+
+def test_kl_is_refused_at_the_clean_run_and_foils_where_they_are_missing() -> None:
+    with pytest.raises(BehaviorError, match="gradient 0 at the clean run"):
+        check_metric("kl", for_gradient_at_clean=True)
+    with pytest.raises(BehaviorError, match="unknown metric 'accuracy', known: logit-diff"):
+        check_metric("accuracy")
+    with pytest.raises(BehaviorError, match="needs a foil"):
+        metric_values("logit-diff", torch.zeros(1, 3), torch.tensor([1]), torch.tensor([-1]))
+
+
+def test_figures_are_their_definitions(tiny_model: ReplacementModel) -> None:
+    prompts = random_prompts(5)
+    found = evaluate_circuit(tiny_model, KEPT, prompts, metric="logit-diff", switches=SWITCHES)
+    kls, circuit, model, empty, without, agree = [], [], [], [], [], []
+    kept, nothing = tiny_model.make_pool(KEPT), tiny_model.make_pool([])
+    for prompt in prompts:
+        setup = tiny_model.prepare(make_batch([prompt], tiny_model.device), SWITCHES, prompts)
+        with torch.no_grad():
+            own = setup.logits[0].double()
+            logits = tiny_model.run(setup, kept, rest="baseline").logits[0, 0].double()
+            bare = tiny_model.run(setup, nothing, rest="baseline").logits[0, 0].double()
+            gone = tiny_model.run(setup, kept, torch.zeros(1, len(KEPT))).logits[0, 0].double()
+        p, q = torch.softmax(own, 0), torch.softmax(logits, 0)
+        kls.append(float((p * (p / q).log()).sum()))
+        for values, found_logits in (
+            (circuit, logits),
+            (model, own),
+            (empty, bare),
+            (without, gone),
+        ):
+            values.append(float(found_logits[prompt.answer] - found_logits[prompt.foil]))
+        agree.append(int(own.argmax() == logits.argmax()))
+    assert found["kl_divergences"] == pytest.approx(kls, abs=1e-6)
+    assert found["behavioral_fidelity"] == pytest.approx(1 - min(np.mean(kls), 1), abs=1e-6)
+    whole = np.mean(model) - np.mean(empty)
+    assert found["faithfulness"] == pytest.approx((np.mean(circuit) - np.mean(empty)) / whole, 1e-4)
+    assert found["completeness"] == pytest.approx((np.mean(without) - np.mean(empty)) / whole, 1e-4)
+    assert found["top1_agreement"] == np.mean(agree)
+    low, high = found["intervals"]["behavioral_fidelity"]
+    assert low <= found["behavioral_fidelity"] <= high
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_errors_kept_and_dropped_stand_side_by_side(tiny_model: ReplacementModel) -> None:
+    prompts = random_prompts(4)
+    found = {
+        error: evaluate_circuit(
+            tiny_model,
+            KEPT,
+            prompts,
+            metric="logit-diff",
+            switches=Switches("counterfactual", error),
+        )
+        for error in ("keep", "drop")
+    }
+    for error, other in (("keep", "drop"), ("drop", "keep")):
+        mine = found[error]
+        assert mine["mean_kl"] == mine[f"error_{error}"]["mean_kl"]
+        assert mine[f"error_{other}"]["mean_kl"] == found[other]["mean_kl"]
+    assert found["keep"]["mean_kl"] != found["drop"]["mean_kl"]
+
+
+def test_every_feature_is_the_model_and_none_is_the_empty_circuit(
+    tiny_model: ReplacementModel,
+) -> None:
+    prompts = random_prompts(4)
+    whole = evaluate_circuit(
+        tiny_model, list(range(144)), prompts, metric="logit-diff", switches=SWITCHES
+    )
+    assert whole["behavioral_fidelity"] == pytest.approx(1.0, abs=1e-9)
+    assert whole["faithfulness"] == pytest.approx(1.0, abs=1e-4)
+    assert whole["completeness"] == pytest.approx(0.0, abs=1e-4)
+    empty = evaluate_circuit(tiny_model, [], prompts, metric="logit-diff", switches=SWITCHES)
+    assert empty["faithfulness"] == pytest.approx(0.0, abs=1e-6)
+    assert empty["completeness"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_other_kl_direction_is_named(tiny_model: ReplacementModel) -> None:
+    prompts = random_prompts(3)
+    arguments = {"metric": "logit-diff", "switches": SWITCHES}
+    ours = evaluate_circuit(tiny_model, KEPT, prompts, **arguments)
+    theirs = evaluate_circuit(tiny_model, KEPT, prompts, kl_direction="circuit||model", **arguments)
+    assert theirs["mean_kl"] == ours["mean_kl"]
+    assert theirs["behavioral_fidelity"] == 1 - min(ours["mean_kl_reverse"], 1)
+    with pytest.raises(PieFastError, match="kl_direction is 'both'"):
+        evaluate_circuit(tiny_model, KEPT, prompts, kl_direction="both", **arguments)
+
+
+def test_curves_take_the_first_features_of_an_order(tiny_model: ReplacementModel) -> None:
+    prompts = random_prompts(4)
+    curves = fidelity_curve(
+        tiny_model,
+        {"even": KEPT, "short": KEPT[:10]},
+        [5, 10, 40],
+        prompts,
+        metric="logit-diff",
+        switches=SWITCHES,
+    )
+    assert [p["budget"] for p in curves["even"]] == [5, 10, 40]
+    assert [p["budget"] for p in curves["short"]] == [5, 10]
+    assert curves["even"][0] == curves["short"][0]
+    alone = measure(tiny_model, [KEPT[:40]], prompts, metric="logit-diff", switches=SWITCHES)[0]
+    assert curves["even"][2]["mean_kl"] == float(alone.kl.mean())

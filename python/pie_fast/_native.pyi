@@ -71,6 +71,22 @@ class Dump:
         NDArray[np.float32],
         NDArray[np.float32] | None,
     ]: ...
+    def verify(
+        self,
+        prompt_lengths: NDArray[np.int64] | None,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None: ...
+    def summary(
+        self, *, progress: Callable[[int, int], object] | None = None
+    ) -> tuple[
+        dict[int, int],
+        int,
+        int,
+        dict[int, int],
+        tuple[float, float] | None,
+        int | None,
+    ]: ...
 
 def decoder_rows(
     path: str | PathLike[str],

@@ -29,7 +29,15 @@ from pie_fast.errors import DumpError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["DumpWriter", "Entries", "FeatureDump", "FeatureEntries", "PromptTable", "open_dump"]
+__all__ = [
+    "DumpWriter",
+    "Entries",
+    "FeatureDump",
+    "FeatureEntries",
+    "PromptTable",
+    "Summary",
+    "open_dump",
+]
 
 RankBy = Literal["signed", "abs", "mean_abs", "magnitude", "max", "count"]
 
@@ -71,6 +79,26 @@ class FeatureEntries(NamedTuple):
     feature: NDArray[np.uint32]
     activation: NDArray[np.float32]
     attribution: NDArray[np.float32] | None
+
+
+class Summary(NamedTuple):
+    """What one pass over all entries finds.
+
+    Attributes:
+        layers: Entries per layer that has any.
+        n_zero: Entries whose activation is 0 (their baseline is not).
+        n_negative: Entries with a negative activation.
+        exponents: Entries by ``floor(log2(abs(activation)))``, of activations other than 0.
+        activation_range: Smallest and largest activation, None without entries.
+        last_position: Largest position, None without entries.
+    """
+
+    layers: dict[int, int]
+    n_zero: int
+    n_negative: int
+    exponents: dict[int, int]
+    activation_range: tuple[float, float] | None
+    last_position: int | None
 
 
 class FeatureDump:
@@ -218,6 +246,27 @@ class FeatureDump:
     def active_features(self, *, threads: int | None = None) -> NDArray[np.int64]:
         """Global ids of the features with at least one activation other than 0, ascending."""
         return self._native.active_features(threads=threads)
+
+    def summary(self, *, progress: Progress | None = None) -> Summary:
+        """Entries per layer and a histogram of activations, from one pass over the dump."""
+        return Summary(*self._native.summary(progress=progress))
+
+    def verify(self, deep: bool = True, *, progress: Progress | None = None) -> None:
+        """Check the dump.
+
+        Args:
+            deep: Also read every entry and compare the sha256 of every shard. Otherwise only the
+                manifest, the layout of the shards and the prompts are checked.
+            progress: Called now and then.
+
+        Raises:
+            DumpError: Something is not what the format or the manifest promises.
+            FileNotFoundError: A file is missing.
+        """
+        lengths = np.diff(self.prompts.prompt_ptr)
+        _native.Dump(self.path)
+        if deep:
+            self._native.verify(lengths, progress=progress)
 
 
 def open_dump(path: str | Path) -> FeatureDump:

@@ -9,6 +9,7 @@ use pie_fast_core::dump::{Dump as Core, Entries, FeatureEntries};
 use pie_fast_core::ranking::{Filter, active_features, top_k};
 use pie_fast_core::score::{RankBy, score};
 use pyo3::prelude::*;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 type Array<'py, T> = Bound<'py, PyArray1<T>>;
@@ -143,7 +144,29 @@ impl Dump {
             all.attribution.map(|values| PyArray1::from_vec(py, values)),
         ))
     }
+
+    /// Check every entry and hash; positions against `prompt_lengths` where those are not 0.
+    #[pyo3(signature = (prompt_lengths, *, progress=None))]
+    fn verify<'py>(
+        &self,
+        py: Python<'py>,
+        prompt_lengths: Option<PyReadonlyArray1<'py, i64>>,
+        progress: Progress,
+    ) -> PyResult<()> {
+        let lengths = prompt_lengths.as_ref().map(|l| slice("prompt_lengths", l)).transpose()?;
+        watched(py, progress, |watch| self.core.verify(lengths, watch))
+    }
+
+    /// What a pass over all entries finds.
+    #[pyo3(signature = (*, progress=None))]
+    fn summary(&self, py: Python<'_>, progress: Progress) -> PyResult<Summary> {
+        let s = watched(py, progress, |watch| self.core.summary(watch))?;
+        Ok((s.layers, s.n_zero, s.n_negative, s.exponents, s.range, s.last_position))
+    }
 }
+
+/// Entries per layer, zeros, negatives, entries by exponent, range, last position.
+type Summary = (BTreeMap<u64, u64>, u64, u64, BTreeMap<i32, u64>, Option<(f32, f32)>, Option<u32>);
 
 /// Two id columns, positions or features beside them, activations, attributions.
 type Columns<'py> =

@@ -5,12 +5,14 @@
 //! entries are read by pread when they are needed and checked before they are used. Nothing is
 //! kept open between calls.
 
+mod check;
 mod entries;
 pub mod manifest;
 mod rows;
 mod scan;
 mod shard;
 
+pub use check::Summary;
 pub use entries::{Entries, FeatureEntries};
 pub use manifest::{Manifest, ShardEntry};
 pub use shard::FloatType;

@@ -46,6 +46,7 @@ _PUBLIC = {
     "open_dump": "dump",
     "pie_circuit_discovery": "pie",
     "prune_features": "pie",
+    "redundancy": "decoder",
     "top_k": "select",
 }
 

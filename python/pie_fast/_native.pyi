@@ -10,8 +10,16 @@ from numpy.typing import NDArray
 __version__: str
 build_profile: str
 
+_Progress = Callable[[int, int], object]
 _Floats = NDArray[np.float32] | NDArray[np.float64]
 _Ints = NDArray[np.int32] | NDArray[np.int64]
+_Columns = tuple[
+    NDArray[np.int64],
+    NDArray[np.uint32],
+    NDArray[np.uint32],
+    NDArray[np.float32],
+    NDArray[np.float32] | None,
+]
 _Synergy = _Floats | tuple[NDArray[np.int64], _Ints, _Floats]
 
 class _Limits(TypedDict):
@@ -33,6 +41,7 @@ def explain_selection(
 def greedy_select_many(
     scores: _Floats, synergy: _Synergy, k: int, bonus: str, threads: int | None
 ) -> NDArray[np.int64]: ...
+
 @final
 class Dump:
     """An opened and checked feature dump."""
@@ -53,7 +62,7 @@ class Dump:
         rank_by: str,
         *,
         threads: int | None = None,
-        progress: Callable[[int, int], object] | None = None,
+        progress: _Progress | None = None,
     ) -> NDArray[np.float64]: ...
     def top_k(
         self,
@@ -65,43 +74,26 @@ class Dump:
         features: NDArray[np.int64] | None = None,
         min_prompts: int | None = None,
         per_layer: bool = False,
-        progress: Callable[[int, int], object] | None = None,
+        progress: _Progress | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
     def active_features(
         self,
         *,
         threads: int | None = None,
-        progress: Callable[[int, int], object] | None = None,
+        progress: _Progress | None = None,
     ) -> NDArray[np.int64]: ...
-    def entries(
-        self, first_prompt: int, n_prompts: int
-    ) -> tuple[
-        NDArray[np.int64],
-        NDArray[np.uint32],
-        NDArray[np.uint32],
-        NDArray[np.float32],
-        NDArray[np.float32] | None,
-    ]: ...
+    def entries(self, first_prompt: int, n_prompts: int) -> _Columns: ...
     def entries_of(
-        self,
-        features: NDArray[np.int64],
-        *,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> tuple[
-        NDArray[np.int64],
-        NDArray[np.uint32],
-        NDArray[np.uint32],
-        NDArray[np.float32],
-        NDArray[np.float32] | None,
-    ]: ...
+        self, features: NDArray[np.int64], *, progress: _Progress | None = None
+    ) -> _Columns: ...
     def verify(
         self,
         prompt_lengths: NDArray[np.int64] | None,
         *,
-        progress: Callable[[int, int], object] | None = None,
+        progress: _Progress | None = None,
     ) -> None: ...
     def summary(
-        self, *, progress: Callable[[int, int], object] | None = None
+        self, *, progress: _Progress | None = None
     ) -> tuple[
         dict[int, int],
         int,
@@ -118,3 +110,27 @@ def decoder_rows(
     *,
     threads: int | None = None,
 ) -> NDArray[np.float32]: ...
+def redundancy(
+    decoders: list[tuple[int, PathLike[str], str]],
+    n_layers: int,
+    layers: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    *,
+    weights: list[float] | None = None,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> NDArray[np.float32]: ...
+
+@final
+class DelphiCache:
+    """An opened Delphi latent cache: (path, layer, start, last latent) per file."""
+
+    def __new__(cls, files: list[tuple[PathLike[str], int, int, int | None]]) -> DelphiCache: ...
+    @property
+    def n_sequences(self) -> int: ...
+    @property
+    def n_entries(self) -> int: ...
+    def width(self) -> int: ...
+    def entries(self, first: int, n: int, n_features: int) -> _Columns: ...
+
+def delphi_tokens(path: str | PathLike[str]) -> tuple[NDArray[np.int64], int] | None: ...

@@ -48,6 +48,7 @@ _PUBLIC = {
     "pair_synergy": "synergy_stats",
     "pie_circuit_discovery": "pie",
     "prune_features": "pie",
+    "redundancy": "decoder",
     "top_k": "select",
     "top_synergies": "synergy_stats",
 }

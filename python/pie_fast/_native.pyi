@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, TypedDict, final
+from typing import TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,94 +10,16 @@ from numpy.typing import NDArray
 __version__: str
 build_profile: str
 
-@final
-class Dump:
-    """An opened and checked feature dump."""
-
-    def __new__(cls, path: str | PathLike[str]) -> Dump: ...
-    @property
-    def n_layers(self) -> int: ...
-    @property
-    def n_features(self) -> int: ...
-    @property
-    def n_prompts(self) -> int: ...
-    @property
-    def n_active(self) -> int: ...
-    @property
-    def has_attribution(self) -> bool: ...
-    def score(
-        self,
-        rank_by: str,
-        *,
-        threads: int | None = None,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> NDArray[np.float64]: ...
-    def top_k(
-        self,
-        k: int,
-        rank_by: str,
-        *,
-        threads: int | None = None,
-        layers: list[int] | None = None,
-        features: NDArray[np.int64] | None = None,
-        min_prompts: int | None = None,
-        per_layer: bool = False,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
-    def active_features(
-        self,
-        *,
-        threads: int | None = None,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> NDArray[np.int64]: ...
-    def entries(
-        self, first_prompt: int, n_prompts: int
-    ) -> tuple[
-        NDArray[np.int64],
-        NDArray[np.uint32],
-        NDArray[np.uint32],
-        NDArray[np.float32],
-        NDArray[np.float32] | None,
-    ]: ...
-    def entries_of(
-        self,
-        features: NDArray[np.int64],
-        *,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> tuple[
-        NDArray[np.int64],
-        NDArray[np.uint32],
-        NDArray[np.uint32],
-        NDArray[np.float32],
-        NDArray[np.float32] | None,
-    ]: ...
-    def verify(
-        self,
-        prompt_lengths: NDArray[np.int64] | None,
-        *,
-        progress: Callable[[int, int], object] | None = None,
-    ) -> None: ...
-    def summary(
-        self, *, progress: Callable[[int, int], object] | None = None
-    ) -> tuple[
-        dict[int, int],
-        int,
-        int,
-        dict[int, int],
-        tuple[float, float] | None,
-        int | None,
-    ]: ...
-
-def decoder_rows(
-    path: str | PathLike[str],
-    tensor: str,
-    ids: NDArray[np.int64],
-    *,
-    threads: int | None = None,
-) -> NDArray[np.float32]: ...
-
+_Progress = Callable[[int, int], object]
 _Floats = NDArray[np.float32] | NDArray[np.float64]
 _Ints = NDArray[np.int32] | NDArray[np.int64]
+_Columns = tuple[
+    NDArray[np.int64],
+    NDArray[np.uint32],
+    NDArray[np.uint32],
+    NDArray[np.float32],
+    NDArray[np.float32] | None,
+]
 _Synergy = _Floats | tuple[NDArray[np.int64], _Ints, _Floats]
 
 class _Limits(TypedDict):
@@ -119,17 +41,96 @@ def explain_selection(
 def greedy_select_many(
     scores: _Floats, synergy: _Synergy, k: int, bonus: str, threads: int | None
 ) -> NDArray[np.int64]: ...
-def load_synergy(path: str | PathLike[str]) -> dict[str, Any]: ...
-def unpack_synergy(packed: NDArray[np.float32], n: int) -> NDArray[np.float32]: ...
-def top_synergies(
-    joint: _Floats,
-    single: NDArray[np.float64],
-    per_row: int,
-    clipped: bool,
-    symmetric: bool,
-    threads: int | None,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
-def synergy_clusters(
-    matrix: NDArray[np.float32] | tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]],
-    threshold: float,
-) -> NDArray[np.int64]: ...
+
+@final
+class Dump:
+    """An opened and checked feature dump."""
+
+    def __new__(cls, path: str | PathLike[str]) -> Dump: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def n_features(self) -> int: ...
+    @property
+    def n_prompts(self) -> int: ...
+    @property
+    def n_active(self) -> int: ...
+    @property
+    def has_attribution(self) -> bool: ...
+    def score(
+        self,
+        rank_by: str,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> NDArray[np.float64]: ...
+    def top_k(
+        self,
+        k: int,
+        rank_by: str,
+        *,
+        threads: int | None = None,
+        layers: list[int] | None = None,
+        features: NDArray[np.int64] | None = None,
+        min_prompts: int | None = None,
+        per_layer: bool = False,
+        progress: _Progress | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+    def active_features(
+        self,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> NDArray[np.int64]: ...
+    def entries(self, first_prompt: int, n_prompts: int) -> _Columns: ...
+    def entries_of(
+        self, features: NDArray[np.int64], *, progress: _Progress | None = None
+    ) -> _Columns: ...
+    def verify(
+        self,
+        prompt_lengths: NDArray[np.int64] | None,
+        *,
+        progress: _Progress | None = None,
+    ) -> None: ...
+    def summary(
+        self, *, progress: _Progress | None = None
+    ) -> tuple[
+        dict[int, int],
+        int,
+        int,
+        dict[int, int],
+        tuple[float, float] | None,
+        int | None,
+    ]: ...
+
+def decoder_rows(
+    path: str | PathLike[str],
+    tensor: str,
+    ids: NDArray[np.int64],
+    *,
+    threads: int | None = None,
+) -> NDArray[np.float32]: ...
+def redundancy(
+    decoders: list[tuple[int, PathLike[str], str]],
+    n_layers: int,
+    layers: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    *,
+    weights: list[float] | None = None,
+    threads: int | None = None,
+    progress: _Progress | None = None,
+) -> NDArray[np.float32]: ...
+
+@final
+class DelphiCache:
+    """An opened Delphi latent cache: (path, layer, start, last latent) per file."""
+
+    def __new__(cls, files: list[tuple[PathLike[str], int, int, int | None]]) -> DelphiCache: ...
+    @property
+    def n_sequences(self) -> int: ...
+    @property
+    def n_entries(self) -> int: ...
+    def width(self) -> int: ...
+    def entries(self, first: int, n: int, n_features: int) -> _Columns: ...
+
+def delphi_tokens(path: str | PathLike[str]) -> tuple[NDArray[np.int64], int] | None: ...

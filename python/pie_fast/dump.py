@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -38,8 +38,6 @@ __all__ = [
     "Summary",
     "open_dump",
 ]
-
-RankBy = Literal["signed", "abs", "mean_abs", "magnitude", "max", "count"]
 
 #: Told ``(entries done, entries in all)`` now and then.
 Progress = Callable[[int, int], object]
@@ -161,7 +159,7 @@ class FeatureDump:
 
     def score(
         self,
-        rank_by: RankBy = "mean_abs",
+        rank_by: str = "mean_abs",
         *,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -188,7 +186,7 @@ class FeatureDump:
     def top_k(
         self,
         k: int,
-        rank_by: RankBy = "mean_abs",
+        rank_by: str = "mean_abs",
         *,
         threads: int | None = None,
         layers: Sequence[int] | None = None,

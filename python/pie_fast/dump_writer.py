@@ -28,9 +28,9 @@ BLOCK = 256
 ActivationDtype = Literal["F32", "F16", "BF16"]
 
 #: Keys that the writer fills in itself.
-_OWN = ("format", "version", "n_prompts", "n_prompts_planned", "complete", "shards")
+COUNTED = ("format", "version", "n_prompts", "n_prompts_planned", "complete", "shards")
 #: Keys that may differ between a dump and the capture that resumes it.
-_FREE = ("software", "created")
+FREE = ("software", "created")
 
 
 class DumpWriter:
@@ -185,7 +185,7 @@ class DumpWriter:
         stored = json.loads(path.read_text())
         self._has_attribution = has_attribution if stored["shards"] else None
         mine = self._manifest()
-        for key in sorted({*stored, *mine} - {*_OWN, *_FREE}):
+        for key in sorted({*stored, *mine} - {*COUNTED, *FREE}):
             _check_same(path, key, stored.get(key), mine.get(key))
         prompts = self._folder / "prompts.safetensors"
         column = PromptTable.load(prompts).difference(self._prompts)
@@ -405,7 +405,7 @@ def _checked_manifest(manifest: dict[str, Any], n_prompts: int) -> dict[str, Any
     if manifest["n_layers"] * manifest["n_features"] > 1 << 32:
         raise PieFastError("manifest: n_layers * n_features exceeds 2**32, ids are uint32")
     known = {"format": FORMAT, "version": VERSION, "n_prompts": n_prompts}
-    for key in _OWN:
+    for key in COUNTED:
         if key in manifest and (key not in known or manifest[key] != known[key]):
             raise PieFastError(f"manifest: {key} is filled in by the writer")
     if not isinstance(manifest.get("dtypes", {}), dict):

@@ -125,3 +125,24 @@ def _finish(totals: NDArray[np.float64], rank_by: str, n_prompts: int) -> NDArra
 def decoder_rows(path: str | Path, tensor: str, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """As :func:`pie_fast.decoder_rows`."""
     return read_tensors(path)[tensor].astype(np.float32)[ids]
+
+
+def redundancy(
+    decoders: list[tuple[int, Path, str]],
+    n_layers: int,
+    layers: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    *,
+    weights: list[float] | None = None,
+) -> NDArray[np.float64]:
+    """As ``_native.redundancy``, in float64: equal within rounding, not byte for byte."""
+    w = np.ones(n_layers) if weights is None else np.asarray(weights, float)
+    tensors = {layer: read_tensors(path)[name] for layer, path, name in decoders}
+    d_model = next(iter(tensors.values())).shape[2] if tensors else 0
+    vectors = np.zeros((len(rows), n_layers, d_model))
+    for i, (layer, row) in enumerate(zip(layers, rows, strict=True)):
+        vectors[i, layer:] = tensors[int(layer)][row] * np.sqrt(w[layer:, None])
+    flat = vectors.reshape(len(rows), -1)
+    norms = np.linalg.norm(flat, axis=1)
+    flat = flat / np.where(norms > 0, norms, 1)[:, None]
+    return np.clip(flat @ flat.T, -1, 1)

@@ -6,6 +6,7 @@
 use crate::dump::FloatType;
 use crate::error::{Error, Result};
 use crate::file::{Source, reserve, room};
+use crate::gram_kernel::widen;
 use crate::header::Header;
 use crate::workers::Workers;
 use std::path::Path;
@@ -75,6 +76,47 @@ impl Decoder {
         &self.row_shape
     }
 
+    /// How its elements are stored.
+    #[must_use]
+    pub fn dtype(&self) -> FloatType {
+        self.dtype
+    }
+
+    /// An error about this tensor.
+    pub(crate) fn wrong(&self, message: impl Into<String>) -> Error {
+        self.source.wrong(&self.tensor, message)
+    }
+
+    /// `out.len()` elements of a row from element `from` on, widened. The caller has checked that
+    /// the row has them.
+    pub(crate) fn part(&self, row: usize, from: usize, out: &mut [f32]) -> Result<()> {
+        let offset = self.offset + (row * self.row_len + from) as u64 * self.dtype.size();
+        if self.dtype == FloatType::F32 {
+            self.source.read(out, offset)?;
+        } else {
+            let half = self.source.read_vec::<u16>(offset, out.len())?;
+            widen(&half, self.dtype, out);
+        }
+        self.check_finite(row, out)
+    }
+
+    /// As [`Decoder::part`], the bits of a bf16 tensor.
+    pub(crate) fn part_bf16(&self, row: usize, from: usize, out: &mut [u16]) -> Result<()> {
+        const EXPONENT: u16 = 0x7f80;
+        self.source.read(out, self.offset + 2 * (row * self.row_len + from) as u64)?;
+        let bad = out.iter().fold(false, |bad, bits| bad | (bits & EXPONENT == EXPONENT));
+        if bad { Err(self.wrong(format!("row {row} is not finite"))) } else { Ok(()) }
+    }
+
+    fn check_finite(&self, first_row: usize, values: &[f32]) -> Result<()> {
+        if values.iter().fold(true, |all, v| all & v.is_finite()) {
+            return Ok(());
+        }
+        let i = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+        let row = first_row + i / self.row_len.max(1);
+        Err(self.wrong(format!("row {row} has {}, must be finite", values[i])))
+    }
+
     /// Read the rows `ids`, in that order, with repeats.
     ///
     /// # Shapes
@@ -137,20 +179,9 @@ impl Decoder {
     }
 
     fn read(&self, job: &mut Job<'_>) -> Result<()> {
-        let (n, size) = ((job.end - job.first) * self.row_len, self.dtype.size());
-        let offset = self.offset + (job.first * self.row_len) as u64 * size;
-        let mut wide: Vec<f32> = Vec::new();
-        if self.dtype == FloatType::F32 {
-            self.source.read(room(&mut wide, n)?, offset)?;
-        } else {
-            let half = self.source.read_vec::<u16>(offset, n)?;
-            crate::gram_kernel::widen(&half, self.dtype, room(&mut wide, n)?);
-        }
-        if let Some(i) = wide.iter().position(|v| !v.is_finite()) {
-            let row = job.first + i / self.row_len;
-            let message = format!("row {row} has {}, must be finite", wide[i]);
-            return Err(self.source.wrong(&self.tensor, message));
-        }
+        let mut wide = Vec::new();
+        let wide = room(&mut wide, (job.end - job.first) * self.row_len)?;
+        self.part(job.first, 0, wide)?;
         for (row, out) in &mut job.out {
             let from = (*row - job.first) * self.row_len;
             out.copy_from_slice(&wide[from..from + self.row_len]);

@@ -11,6 +11,7 @@
 
 pub mod cancel;
 pub mod decoder;
+pub mod delphi;
 pub mod dump;
 pub mod error;
 pub mod feature;
@@ -20,6 +21,7 @@ pub mod header;
 pub mod naive;
 pub mod ranking;
 pub mod real;
+pub mod redundancy;
 pub mod score;
 pub mod select;
 pub mod simd;

@@ -1,10 +1,11 @@
 //! The best features of a dump, exactly, with filters.
 
+use crate::cancel::Cancel;
 use crate::dump::{Dump, Watch};
 use crate::error::{Error, Result};
 use crate::feature::Scored;
 use crate::score::{RankBy, Scores, scores};
-use std::collections::BinaryHeap;
+use crate::topk;
 
 /// Which features may be ranked; the default lets all pass. Features without entries never do.
 #[derive(Debug, Clone, Default)]
@@ -35,21 +36,24 @@ pub fn top_k(
 ) -> Result<Vec<Scored>> {
     let allowed = Allowed::new(dump, filter, threads, watch)?;
     let scores = scores(dump, rank_by, threads, watch)?;
-    if !filter.per_layer {
-        let (best, candidates) = best(0..scores.len(), k, &scores, &allowed)?;
-        if candidates < k {
-            let which = if allowed.all() { "" } else { " that pass the filters" };
-            let message = format!("budget {k} exceeds the {candidates} active features{which}");
-            return Err(Error::Budget(message));
-        }
-        return Ok(best);
+    let mask: Vec<bool> =
+        (0..scores.len()).map(|id| scores.get(id).is_some() && allowed.has(id)).collect();
+    let scores = scores.into_dense();
+    let only = topk::Filter { mask: Some(&mask), finite: true };
+    let cancel = Cancel::new();
+    if filter.per_layer {
+        let n_features = dump.manifest().n_features as usize;
+        let k = k.min(n_features);
+        let layers = topk::top_k_per_layer(&scores, k, n_features, only, threads, &cancel)?;
+        return Ok(layers.concat());
     }
-    let n_features = dump.manifest().n_features as usize;
-    let mut all = Vec::new();
-    for first in (0..scores.len()).step_by(n_features) {
-        all.extend(best(first..first + n_features, k, &scores, &allowed)?.0);
+    let candidates = mask.iter().filter(|&&is| is).count();
+    if candidates < k {
+        let which = if allowed.all() { "" } else { " that pass the filters" };
+        let message = format!("budget {k} exceeds the {candidates} active features{which}");
+        return Err(Error::Budget(message));
     }
-    Ok(all)
+    topk::top_k(&scores, k, only, threads, &cancel)
 }
 
 /// Global ids of the features that have an activation other than 0, ascending.
@@ -64,31 +68,6 @@ pub fn active_features(
     let counts = scores(dump, RankBy::Count, threads, watch)?;
     let active = |&id: &usize| counts.get(id).is_some_and(|count| count > 0.0);
     Ok((0..counts.len()).filter(active).map(|id| id as i64).collect())
-}
-
-/// The `k` best of a range of ids, best first, and how many there were to choose from.
-fn best(
-    ids: std::ops::Range<usize>,
-    k: usize,
-    scores: &Scores,
-    allowed: &Allowed,
-) -> Result<(Vec<Scored>, usize)> {
-    // The greatest element of the heap is the worst that is kept.
-    let mut heap: BinaryHeap<Scored> = BinaryHeap::new();
-    let mut candidates = 0;
-    for id in ids {
-        let Some(score) = scores.get(id).filter(|_| allowed.has(id)) else { continue };
-        candidates += 1;
-        let scored = Scored::new(id as u64, score)?;
-        if heap.len() < k {
-            heap.push(scored);
-        } else if let Some(mut worst) = heap.peek_mut()
-            && scored < *worst
-        {
-            *worst = scored;
-        }
-    }
-    Ok((heap.into_sorted_vec(), candidates))
 }
 
 /// A [`Filter`] made fast to ask.

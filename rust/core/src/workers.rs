@@ -1,4 +1,5 @@
-//! How many threads a call uses. Pools live as long as the call: a forked child then has none.
+//! A pool for calls that hand out work hundreds of times, chunk by chunk: [`crate::threads`] would
+//! make its threads anew for each chunk. It lives as long as the call, so a forked child has none.
 
 use crate::error::{Error, Result};
 

@@ -1,7 +1,7 @@
 //! Borrowed numpy arrays as slices.
 
 use numpy::ndarray::Dimension;
-use numpy::{Element, PyReadonlyArray, PyUntypedArrayMethods};
+use numpy::{Element, PyArray1, PyReadonlyArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
@@ -54,3 +54,10 @@ impl<'py, A: Element, B: Element, D: Dimension> Either<'py, A, B, D> {
 
 /// float32 or float64.
 pub type Floats<'py, D> = Either<'py, f32, f64, D>;
+
+/// A one-dimensional array.
+pub type Array<'py, T> = Bound<'py, PyArray1<T>>;
+
+/// Two id columns, positions or features beside them, activations, attributions.
+pub type Columns<'py> =
+    (Array<'py, i64>, Array<'py, u32>, Array<'py, u32>, Array<'py, f32>, Option<Array<'py, f32>>);

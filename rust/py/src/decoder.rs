@@ -1,9 +1,12 @@
-//! Decoder rows.
+//! Decoder rows, and how alike they are.
 
 use crate::arrays::slice;
-use crate::enter::detached;
-use numpy::{IxDyn, PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArray1};
+use crate::enter::{detached, watched};
+use crate::errors::to_python;
+use numpy::{IxDyn, PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1};
+use pie_fast_core::Error;
 use pie_fast_core::decoder::Decoder;
+use pie_fast_core::redundancy::redundancy as cosines;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
@@ -22,4 +25,42 @@ pub fn decoder_rows<'py>(
     let mut shape = vec![ids.len()];
     shape.extend(&rows.row_shape);
     PyArray1::from_vec(py, rows.values).reshape(IxDyn(&shape))
+}
+
+/// `[M, M]` float32 cosines of write vectors; `decoders` are (layer, file, tensor).
+#[pyfunction]
+#[pyo3(signature = (decoders, n_layers, layers, rows, *, weights=None, threads=None, progress=None))]
+#[expect(clippy::too_many_arguments, reason = "one keyword each in Python")]
+pub fn redundancy<'py>(
+    py: Python<'py>,
+    decoders: Vec<(usize, PathBuf, String)>,
+    n_layers: usize,
+    layers: PyReadonlyArray1<'py, i64>,
+    rows: PyReadonlyArray1<'py, i64>,
+    weights: Option<Vec<f64>>,
+    threads: Option<usize>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let (layers, rows) = (slice("layers", &layers)?, slice("rows", &rows)?);
+    let wrong = |message: String| to_python(Error::argument(message));
+    if layers.len() != rows.len() {
+        return Err(wrong(format!("{} layers for {} rows", layers.len(), rows.len())));
+    }
+    let mut features = Vec::with_capacity(rows.len());
+    for (&layer, &row) in layers.iter().zip(rows) {
+        // What is not an index at all is reported as what no decoder has.
+        let index = |value: i64| usize::try_from(value).unwrap_or(usize::MAX);
+        features.push((index(layer), index(row)));
+    }
+    if let Some((layer, ..)) = decoders.iter().find(|(layer, ..)| *layer >= n_layers) {
+        return Err(wrong(format!("layer {layer} is outside [0, {n_layers})")));
+    }
+    let matrix = watched(py, progress, |watch| {
+        let mut opened: Vec<Option<Decoder>> = (0..n_layers).map(|_| None).collect();
+        for (layer, path, tensor) in &decoders {
+            opened[*layer] = Some(Decoder::open(path, tensor)?);
+        }
+        cosines(&opened, &features, weights.as_deref(), threads, watch)
+    })?;
+    PyArray1::from_vec(py, matrix).reshape([rows.len(), rows.len()])
 }

@@ -1,6 +1,6 @@
 //! Feature dumps.
 
-use crate::arrays::slice;
+use crate::arrays::{Array, Columns, slice};
 use crate::enter::{detached, watched};
 use crate::errors::to_python;
 use numpy::{PyArray1, PyReadonlyArray1};
@@ -12,7 +12,6 @@ use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-type Array<'py, T> = Bound<'py, PyArray1<T>>;
 type Progress = Option<Py<PyAny>>;
 
 /// An opened and checked feature dump.
@@ -167,7 +166,3 @@ impl Dump {
 
 /// Entries per layer, zeros, negatives, entries by exponent, range, last position.
 type Summary = (BTreeMap<u64, u64>, u64, u64, BTreeMap<i32, u64>, Option<(f32, f32)>, Option<u32>);
-
-/// Two id columns, positions or features beside them, activations, attributions.
-type Columns<'py> =
-    (Array<'py, i64>, Array<'py, u32>, Array<'py, u32>, Array<'py, f32>, Option<Array<'py, f32>>);

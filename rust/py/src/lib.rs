@@ -2,6 +2,7 @@
 
 mod arrays;
 mod decoder;
+mod delphi;
 mod dump;
 mod enter;
 mod errors;
@@ -15,7 +16,9 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::decoder::decoder_rows;
+    use super::decoder::{decoder_rows, redundancy};
+    #[pymodule_export]
+    use super::delphi::{DelphiCache, delphi_tokens};
     #[pymodule_export]
     use super::dump::Dump;
     #[pymodule_export]

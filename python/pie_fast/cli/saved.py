@@ -1,0 +1,211 @@
+"""Commands over saved activations: `inspect`, `top`, `merge`, `convert`, `redundancy`. No torch."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pie_fast.cli.common import ForceOption, JsonOption, print_json, terminal
+
+if TYPE_CHECKING:
+    from pie_fast.dump import FeatureDump
+
+
+class DumpRankBy(StrEnum):
+    """What a dump can be ranked by; the last three need no attributions."""
+
+    signed = "signed"
+    abs = "abs"
+    mean_abs = "mean_abs"
+    magnitude = "magnitude"
+    max = "max"
+    count = "count"  # type: ignore[assignment]  # a method of str has this name
+
+
+DumpArgument = Annotated[Path, typer.Argument(help="A feature dump.")]
+DumpRankByOption = Annotated[DumpRankBy, typer.Option("--rank-by", help="How features are ranked.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="By default one per core.")
+]
+
+convert = typer.Typer(help="Make a feature dump of another format.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (inspect, top, merge, redundancy):
+        app.command(command.__name__)(command)
+    convert.command("delphi")(convert_delphi)
+    app.add_typer(convert, name="convert")
+
+
+def inspect(
+    dump: DumpArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Check every entry and every shard's sha256.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is inside a dump, and check it."""
+    from pie_fast.inspection import inspect_dump
+    from pie_fast.progress import Reporter
+
+    opened = _open(dump)
+    reporter = Reporter(visible=terminal())
+    if deep:
+        with reporter.stage("check") as advance:
+            opened.verify(progress=advance)
+    with reporter.stage("read") as advance:
+        content = inspect_dump(opened, deep=deep, progress=advance)
+    if as_json:
+        print_json(content)
+    else:
+        from pie_fast.cli.dump_tables import print_inspection
+
+        print_inspection(content)
+
+
+def top(
+    dump: DumpArgument,
+    k: Annotated[int, typer.Option("--budget", "-k", min=0, help="How many features.")] = 100,
+    rank_by: DumpRankByOption = DumpRankBy.mean_abs,
+    layer: Annotated[
+        list[int] | None, typer.Option("--layer", min=0, help="Only this layer; may be repeated.")
+    ] = None,
+    min_prompts: Annotated[
+        int | None,
+        typer.Option("--min-prompts", min=0, help="Only features active in so many prompts."),
+    ] = None,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="The best of each layer.")] = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The best features of a dump by one score."""
+    from pie_fast.inspection import listed
+    from pie_fast.progress import Reporter
+
+    opened = _open(dump)
+    with Reporter(visible=terminal()).stage("score") as advance:
+        ids, scores = opened.top_k(
+            k,
+            rank_by.value,
+            threads=threads,
+            layers=layer,
+            min_prompts=min_prompts,
+            per_layer=per_layer,
+            progress=advance,
+        )
+    content: dict[str, Any] = {
+        "features": listed(ids, scores, opened.n_features),
+        "rank_by": rank_by.value,
+        "n_prompts": opened.n_prompts,
+        "complete": opened.complete,
+    }
+    if as_json:
+        print_json(content)
+    else:
+        from pie_fast.cli.dump_tables import print_ranking
+
+        print_ranking(content)
+
+
+def merge(
+    dumps: Annotated[list[Path], typer.Argument(help="Two or more dumps, then the new one.")],
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Join the prompts of dumps of one capture, in the order given: DUMP... OUT."""
+    from pie_fast.dump_merge import merge_dumps
+    from pie_fast.errors import PieFastError
+    from pie_fast.progress import Reporter
+
+    if len(dumps) < 2:
+        raise PieFastError(f"merge needs at least one dump and an output folder, got {len(dumps)}")
+    with Reporter(visible=terminal()).stage("merge") as advance:
+        merged = merge_dumps(dumps[:-1], dumps[-1], force=force, progress=advance)
+    _print_made(merged, as_json=as_json)
+
+
+def convert_delphi(
+    source: Annotated[Path, typer.Argument(help="The latents folder, or one module of it.")],
+    target: Annotated[Path, typer.Argument(help="The dump to make.")],
+    layer: Annotated[
+        int | None,
+        typer.Option("--layer", min=0, help="Of a module whose name does not say its layer."),
+    ] = None,
+    n_features: Annotated[
+        int | None, typer.Option("--n-features", min=1, help="Width, if the files fall short.")
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a dump of a Delphi latent cache: activations only, no attributions."""
+    from pie_fast.delphi import convert_delphi as convert_cache
+    from pie_fast.progress import Reporter
+
+    with Reporter(visible=terminal()).stage("convert") as advance:
+        made = convert_cache(
+            source, target, layer=layer, n_features=n_features, force=force, progress=advance
+        )
+    _print_made(made, as_json=as_json)
+
+
+def redundancy(
+    dump: DumpArgument,
+    clt: Annotated[Path, typer.Option("--clt", "-c", help="Folder of the CLT.")],
+    pool: Annotated[int, typer.Option("--pool", min=1, help="Features compared (M).")] = 200,
+    rank_by: DumpRankByOption = DumpRankBy.mean_abs,
+    pairs: Annotated[int, typer.Option("--pairs", min=0, help="Strongest pairs listed.")] = 50,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which features of a pool write the same: cosines of their decoder rows."""
+    from pie_fast.decoder import redundancy_of_pool, strongest_pairs
+    from pie_fast.inspection import listed
+
+    opened = _open(dump)
+    ids, scores, matrix = redundancy_of_pool(
+        opened, clt, pool, rank_by=rank_by.value, threads=threads
+    )
+    content: dict[str, Any] = {
+        "features": listed(ids, scores, opened.n_features),
+        "pairs": strongest_pairs(ids, matrix, pairs, opened.n_features),
+        "rank_by": rank_by.value,
+    }
+    if as_json:
+        print_json(content)
+    else:
+        from pie_fast.cli.dump_tables import print_redundancy
+
+        print_redundancy(content)
+
+
+def _open(path: Path) -> FeatureDump:
+    from pie_fast.dump import open_dump
+
+    opened = open_dump(path)
+    if not opened.complete:
+        planned = opened.manifest["n_prompts_planned"]
+        print(
+            f"pie-fast: note: {path} is incomplete: {opened.n_prompts} of {planned} prompts",
+            file=sys.stderr,
+        )
+    return opened
+
+
+def _print_made(dump: FeatureDump, *, as_json: bool) -> None:
+    content = {
+        "path": str(dump.path),
+        "n_layers": dump.n_layers,
+        "n_features": dump.n_features,
+        "n_prompts": dump.n_prompts,
+        "n_active": dump.n_active,
+    }
+    if as_json:
+        print_json(content)
+    else:
+        print(f"{dump.path}: {dump.n_prompts} prompts, {dump.n_active} entries")

@@ -1,0 +1,83 @@
+"""Several dumps of one capture, each of other prompts, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pie_fast.dump import FeatureDump, Progress, PromptTable, open_dump
+from pie_fast.dump_writer import BLOCK, COUNTED, FREE, ActivationDtype, DumpWriter
+from pie_fast.errors import DumpError, PieFastError
+
+
+def merge_dumps(
+    sources: Sequence[str | Path],
+    target: str | Path,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> FeatureDump:
+    """Write the prompts of ``sources``, in that order, as one dump.
+
+    A capture whose prompts were shared out over machines gives the same bytes as on one machine,
+    if each batch of prompts stayed together.
+
+    Args:
+        sources: Dumps that differ in their prompts only.
+        target: The folder of the new dump.
+        force: Replace what is there when the new dump is complete.
+        progress: Told how many of how many entries are written.
+
+    Returns:
+        The new dump, opened.
+
+    Raises:
+        DumpError: A dump is incomplete, or differs from the first in a setting; names it.
+        OutputExistsError: The folder exists and ``force`` was not given.
+    """
+    if not sources:
+        raise PieFastError("merge needs at least one dump")
+    dumps = [open_dump(source) for source in sources]
+    for dump in dumps:
+        if not dump.complete:
+            planned = dump.manifest["n_prompts_planned"]
+            raise DumpError(f"{dump.path}: has {dump.n_prompts} of {planned} prompts: resume it")
+    manifest = _settings(dumps[0])
+    for dump in dumps[1:]:
+        _check_same(dumps[0], dump)
+    dtype = cast("ActivationDtype", manifest.get("dtypes", {}).get("activation", "F32"))
+    done, total = 0, sum(dump.n_active for dump in dumps)
+    with DumpWriter(
+        target,
+        prompts=PromptTable.concatenate([dump.prompts for dump in dumps]),
+        manifest=manifest,
+        force=force,
+        activation_dtype=dtype,
+    ) as writer:
+        for dump in dumps:
+            for first in range(0, dump.n_prompts, BLOCK):
+                entries = dump.entries(first, min(BLOCK, dump.n_prompts - first))
+                writer.append(*entries)
+                done += len(entries.feature)
+                if progress is not None:
+                    progress(done, total)
+    return open_dump(target)
+
+
+def _settings(dump: FeatureDump) -> dict[str, Any]:
+    """The manifest without what the writer counts itself."""
+    return {key: value for key, value in dump.manifest.items() if key not in COUNTED}
+
+
+def _check_same(first: FeatureDump, other: FeatureDump) -> None:
+    mine, theirs = _settings(first), _settings(other)
+    for key in sorted({*mine, *theirs} - set(FREE)):
+        # A dump without prompts does not know whether it has attributions.
+        if key == "dtypes" and 0 in (first.n_prompts, other.n_prompts):
+            continue
+        if mine.get(key) != theirs.get(key):
+            raise DumpError(
+                f"{other.path / 'manifest.json'}: {key}: is {theirs.get(key)!r}, "
+                f"{first.path} has {mine.get(key)!r}"
+            )

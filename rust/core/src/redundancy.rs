@@ -1,0 +1,267 @@
+//! Redundancy: how alike the writes of features are.
+//!
+//! Feature f of layer l writes `d[f, t]` to each target layer t >= l. Its write vector is all of
+//! them in a row, with zeros for the targets below l, so that vectors of features of different
+//! layers line up. Redundancy is the cosine of two write vectors,
+//!
+//! `R[f, g] = sum_t w[t] <d[f, t], d[g, t]> / sqrt(|f|^2 |g|^2)`, `|f|^2 = sum_t w[t] <d[f, t], d[f, t]>`,
+//!
+//! over the targets that both write to, each norm over all targets of its feature. So R is a Gram
+//! matrix: symmetric, positive semidefinite, in [-1, 1]; 1 only for writes that are the same up to
+//! a positive factor everywhere. Features that write nothing have R = 0 with all others.
+//!
+//! One target layer at a time: its rows are gathered by pread, packed and multiplied, so memory is
+//! the matrix and one layer's rows. Each stripe of the matrix has one owner and targets are added
+//! in order: the same bytes for any number of threads.
+
+use crate::decoder::Decoder;
+use crate::dump::{FloatType, Watch};
+use crate::error::{Error, Result};
+use crate::file::reserve;
+use crate::gram_kernel::{Bf16Kernel, F32Kernel, Kernel, MR};
+use crate::workers::Workers;
+use bytemuck::Zeroable;
+
+/// Rows of the matrix that one owner works on at a time.
+const STRIPE: usize = 8 * MR;
+
+/// Features below which one thread is faster than several.
+const SMALL: usize = 64;
+
+/// The decoders of a CLT by source layer; layers that no feature needs may be `None`.
+pub type Decoders = [Option<Decoder>];
+
+/// A feature: its layer and its row in that layer's decoder.
+pub type Feature = (usize, usize);
+
+/// Cosines of the write vectors of `features`.
+///
+/// `weights` has one number per target layer, at least 0; all 1 by default.
+///
+/// # Shapes
+/// `[features.len(), features.len()]` float32, symmetric, 1 on the diagonal (0 for a feature that
+/// writes nothing).
+///
+/// # Errors
+/// A feature without decoder or row, decoders that do not fit each other, weights that are
+/// negative or not finite; a file that ends too early; what `watch` returns.
+///
+/// # Memory
+/// `8 M^2` bytes and the rows of one target layer twice.
+pub fn redundancy(
+    decoders: &Decoders,
+    features: &[Feature],
+    weights: Option<&[f64]>,
+    threads: Option<usize>,
+    watch: &mut Watch<'_>,
+) -> Result<Vec<f32>> {
+    let weights = check_weights(decoders.len(), weights)?;
+    let (d_model, all_bf16) = check(decoders, features)?;
+    let workers = Workers::new(threads, features.len() < SMALL)?;
+    // By layer, the features that write to a target are the first so many.
+    let mut order: Vec<usize> = (0..features.len()).collect();
+    order.sort_by_key(|&i| (features[i], i));
+    let sorted: Vec<Feature> = order.iter().map(|&i| features[i]).collect();
+    let job = Job { decoders, features: &sorted, d_model, weights: &weights, workers: &workers };
+    let gram = match Bf16Kernel::detect().filter(|_| all_bf16) {
+        Some(kernel) => job.gram(kernel, watch)?,
+        None => job.gram(F32Kernel::detect(), watch)?,
+    };
+    cosines(&gram, &order, &workers)
+}
+
+struct Job<'a> {
+    decoders: &'a Decoders,
+    features: &'a [Feature],
+    d_model: usize,
+    weights: &'a [f64],
+    workers: &'a Workers,
+}
+
+impl Job<'_> {
+    /// The lower triangle of the weighted Gram matrix, in the order of `features`.
+    fn gram<K: Kernel>(&self, kernel: K, watch: &mut Watch<'_>) -> Result<Vec<f32>>
+    where
+        Decoder: Gather<K::Element>,
+    {
+        let m = self.features.len();
+        let mut gram = zeros::<f32>(m.saturating_mul(m))?;
+        let mut stripes: Vec<&mut [f32]> = gram.chunks_mut((STRIPE * m).max(1)).collect();
+        let n_targets = self.weights.len();
+        for (target, &weight) in self.weights.iter().enumerate() {
+            let n = self.features.partition_point(|&(layer, _)| layer <= target);
+            if n > 0 && weight > 0.0 {
+                let panel = Panel::<K>::gather(self, target, n)?;
+                // The last stripes have the most to do: they go first.
+                let count = n.div_ceil(STRIPE);
+                stripes[..count].reverse();
+                self.workers.each(&mut stripes[..count], |i, stripe| {
+                    panel.add_stripe(kernel, (count - 1 - i) * STRIPE, weight as f32, m, stripe);
+                    Ok(())
+                })?;
+                stripes[..count].reverse();
+            }
+            watch(target as u64 + 1, n_targets as u64)?;
+        }
+        Ok(gram)
+    }
+}
+
+/// The rows that write to one target.
+struct Panel<K: Kernel> {
+    n: usize,
+    depth: usize,
+    rows: Vec<K::Element>,
+    packed: Vec<K::Element>,
+}
+
+impl<K: Kernel> Panel<K>
+where
+    Decoder: Gather<K::Element>,
+{
+    fn gather(job: &Job<'_>, target: usize, n: usize) -> Result<Self> {
+        let depth = job.d_model.next_multiple_of(K::DEPTH);
+        let mut rows = zeros::<K::Element>(n.next_multiple_of(MR) * depth)?;
+        let mut stripes: Vec<&mut [K::Element]> = rows.chunks_mut(STRIPE * depth).collect();
+        job.workers.each(&mut stripes, |i, stripe| {
+            let features = &job.features[i * STRIPE..n.min((i + 1) * STRIPE)];
+            for (&(layer, row), out) in features.iter().zip(stripe.chunks_mut(depth)) {
+                if let Some(decoder) = &job.decoders[layer] {
+                    let from = (target - layer) * job.d_model;
+                    decoder.gather(row, from, &mut out[..job.d_model])?;
+                }
+            }
+            Ok(())
+        })?;
+        let mut packed = zeros::<K::Element>(n.next_multiple_of(K::NR) * depth)?;
+        let mut groups: Vec<&mut [K::Element]> = packed.chunks_mut(K::NR * depth).collect();
+        job.workers.each(&mut groups, |group, out| {
+            for j in 0..K::NR.min(n - group * K::NR) {
+                let row = &rows[(group * K::NR + j) * depth..][..depth];
+                for (k, part) in row.chunks_exact(K::DEPTH).enumerate() {
+                    out[(k * K::NR + j) * K::DEPTH..][..K::DEPTH].copy_from_slice(part);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self { n, depth, rows, packed })
+    }
+
+    /// Add the rows `first ..` of the Gram matrix, up to the diagonal, to a stripe of width `m`.
+    fn add_stripe(&self, kernel: K, first: usize, weight: f32, m: usize, stripe: &mut [f32]) {
+        let last = self.n.min(first + STRIPE);
+        let mut tile = vec![0.0f32; MR * K::NR];
+        for group in 0..last.div_ceil(K::NR) {
+            let b = &self.packed[group * K::NR * self.depth..][..K::NR * self.depth];
+            for top in (first..last).step_by(MR) {
+                if top + MR <= group * K::NR {
+                    continue;
+                }
+                let row = |i: usize| &self.rows[(top + i) * self.depth..][..self.depth];
+                kernel.tile(std::array::from_fn(row), b, &mut tile);
+                for i in top..last.min(top + MR) {
+                    let columns = group * K::NR..(i + 1).min((group + 1) * K::NR);
+                    let sums = &tile[(i - top) * K::NR..];
+                    let out = &mut stripe[(i - first) * m..][..m];
+                    for (sum, j) in sums.iter().zip(columns) {
+                        out[j] += weight * sum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Part of a decoder row as elements of a kernel.
+trait Gather<T> {
+    fn gather(&self, row: usize, from: usize, out: &mut [T]) -> Result<()>;
+}
+
+impl Gather<f32> for Decoder {
+    fn gather(&self, row: usize, from: usize, out: &mut [f32]) -> Result<()> {
+        self.part(row, from, out)
+    }
+}
+
+impl Gather<u16> for Decoder {
+    fn gather(&self, row: usize, from: usize, out: &mut [u16]) -> Result<()> {
+        self.part_bf16(row, from, out)
+    }
+}
+
+/// Divide by the norms and put the features back in the caller's order.
+fn cosines(gram: &[f32], order: &[usize], workers: &Workers) -> Result<Vec<f32>> {
+    let m = order.len();
+    let norms: Vec<f64> = (0..m).map(|i| f64::from(gram[i * m + i]).sqrt()).collect();
+    let mut place = vec![0; m];
+    for (sorted, &original) in order.iter().enumerate() {
+        place[original] = sorted;
+    }
+    let mut cosines = zeros::<f32>(m.saturating_mul(m))?;
+    let mut rows: Vec<&mut [f32]> = cosines.chunks_mut(m.max(1)).collect();
+    workers.each(&mut rows, |f, row| {
+        for (g, out) in row.iter_mut().enumerate() {
+            let (i, j) = (place[f].max(place[g]), place[f].min(place[g]));
+            let size = norms[i] * norms[j];
+            let dot = f64::from(gram[i * m + j]);
+            *out = match (size > 0.0, f == g) {
+                (false, _) => 0.0,
+                (true, true) => 1.0,
+                (true, false) => (dot / size).clamp(-1.0, 1.0) as f32,
+            };
+        }
+        Ok(())
+    })?;
+    Ok(cosines)
+}
+
+fn check_weights(n_layers: usize, weights: Option<&[f64]>) -> Result<Vec<f64>> {
+    let Some(weights) = weights else { return Ok(vec![1.0; n_layers]) };
+    if weights.len() != n_layers {
+        let message = format!("{} weights for {n_layers} target layers", weights.len());
+        return Err(Error::argument(message));
+    }
+    match weights.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
+        None => Ok(weights.to_vec()),
+        Some(i) => Err(Error::argument(format!(
+            "weight of target layer {i} is {}, must be finite and at least 0",
+            weights[i]
+        ))),
+    }
+}
+
+/// The features have rows and all decoders one width; that width, and whether all are bf16.
+fn check(decoders: &Decoders, features: &[Feature]) -> Result<(usize, bool)> {
+    let n_layers = decoders.len();
+    let (mut d_model, mut all_bf16) = (None, true);
+    for (layer, decoder) in decoders.iter().enumerate() {
+        let Some(decoder) = decoder else { continue };
+        let want =
+            [n_layers - layer, d_model.unwrap_or(decoder.row_shape().last().map_or(0, |d| *d))];
+        if decoder.row_shape() != want {
+            let message = format!(
+                "has rows {:?}, must be {want:?} (n_layers - {layer}, d_model)",
+                decoder.row_shape()
+            );
+            return Err(decoder.wrong(message));
+        }
+        d_model = Some(want[1]);
+        all_bf16 &= decoder.dtype() == FloatType::BF16;
+    }
+    for &(layer, row) in features {
+        let decoder = decoders.get(layer).and_then(Option::as_ref);
+        let n_rows = decoder.map_or(0, Decoder::n_rows);
+        if row >= n_rows {
+            let message = format!("feature L{layer}:{row}: layer {layer} has {n_rows} features");
+            return Err(Error::argument(message));
+        }
+    }
+    Ok((d_model.unwrap_or(0), all_bf16))
+}
+
+fn zeros<T: Zeroable + Clone>(n: usize) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    reserve(&mut all, n)?;
+    all.resize(n, T::zeroed());
+    Ok(all)
+}

@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior
 from pie_fast.capture import capture, default_switches
 from pie_fast.dump import FeatureDump
@@ -134,6 +137,8 @@ def discover(
             chosen = select_features(dump, plan.budget, plan.options, synergy)
         with reporter.stage("interpret"):
             interpretations = _interpret(model, behavior, dump, chosen)
+        with reporter.stage("ablate"):
+            ablation = _ablate(model, behavior, plan, chosen, switches, metric)
         with reporter.stage("evaluate"):
             evaluation = evaluate_circuit(
                 model,
@@ -151,6 +156,7 @@ def discover(
         result: dict[str, Any] = {
             "features": chosen.listed(),
             "interpretations": interpretations,
+            "ablation": ablation,
             "evaluation": evaluation,
             "selector": chosen.selector,
             "curves": curves,
@@ -222,6 +228,36 @@ def _interpret(
     signed = dump.score("signed")[chosen.ids].tolist()
     found = interpret_features(model, dump, chosen.ids.tolist(), behavior.selection, signed)
     return [one.to_dict() for one in found]
+
+
+def _ablate(
+    model: Replacer,
+    behavior: Behavior,
+    plan: Plan,
+    chosen: Ranked,
+    switches: Switches,
+    metric: str,
+) -> dict[str, Any]:
+    """The ground truth beside the first-order scores: each kept feature alone set to baseline."""
+    prompts = behavior.selection[: plan.synergy_prompts]
+    order = np.argsort(chosen.ids)
+    patcher = Patcher(
+        model,
+        prompts,
+        model.make_pool(chosen.ids.tolist()),
+        metric,
+        switches,
+        batch_size=plan.batch_size,
+        mean_of=behavior.selection,
+    )
+    effects = np.empty((len(order), len(prompts)))
+    effects[order] = patcher.effects([(i,) for i in range(len(order))])
+    return {
+        "direction": "noising",
+        "n_prompts": len(prompts),
+        "mean_effect": effects.mean(1).tolist(),
+        "mean_abs_effect": np.abs(effects).mean(1).tolist(),
+    }
 
 
 def _curves(

@@ -53,13 +53,16 @@ def _features(result: Mapping[str, Any]) -> Table:
     table.add_column("", justify="right")
     table.add_column("feature")
     table.add_column("FAP", justify="right")
+    table.add_column("exact", justify="right")
     table.add_column("what it does", ratio=1)
-    rows = zip(result["features"], result["interpretations"], strict=True)
-    for feature, told in rows:
+    exact = result["ablation"]["mean_effect"]
+    rows = zip(result["features"], result["interpretations"], exact, strict=True)
+    for feature, told, effect in rows:
         table.add_row(
             str(feature["rank"]),
             f"L{feature['layer']}:{feature['index']}",
             f"{told['fap_score']:+.3f}",
+            f"{effect:+.3f}",
             Text(told["label"]),
         )
     return table

@@ -6,11 +6,11 @@ use crate::score::reduce::Part;
 use crate::score::{NOTHING, RankBy};
 use crate::workers::Workers;
 
-/// Features of a tile: its block sums and totals together fill half of a 1 MiB cache.
-const TILE: usize = 1 << 15;
+/// Features of a tile: its block sums and totals together fill a quarter of a 1 MiB cache.
+const TILE: usize = 1 << 14;
 
 /// Numbers that a prompt should have in a tile, or walking the tiles costs more than it saves.
-const PER_TILE: usize = 48;
+const PER_TILE: usize = 16;
 
 /// Sums of all features over the blocks, and over the block that is being added up.
 pub(crate) struct Totals {

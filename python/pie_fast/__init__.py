@@ -29,6 +29,7 @@ _PUBLIC = {
     "ReplacementModel": "replacement_model",
     "Selection": "types",
     "SelectionStep": "types",
+    "SynergyMatrix": "synergy_matrix",
     "compute_fap_score": "pie",
     "compute_synergy": "pie",
     "decoder_rows": "decoder",
@@ -44,10 +45,12 @@ _PUBLIC = {
     "load_model": "replacement_model",
     "measure_behavioral_importance": "pie",
     "open_dump": "dump",
+    "pair_synergy": "synergy_stats",
     "pie_circuit_discovery": "pie",
     "prune_features": "pie",
     "redundancy": "decoder",
     "top_k": "select",
+    "top_synergies": "synergy_stats",
 }
 
 __all__ = ["__version__", *_PUBLIC]

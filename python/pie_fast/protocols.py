@@ -86,7 +86,8 @@ class FeatureLike(Protocol):
 
     Orderable means ``sorted(features)`` works; the order decides ties (the smaller wins), so
     give an order that does not change between runs. Two features are the same when they are
-    equal and have the same hash.
+    equal and have the same hash. (In a dataclass, give fields that hold arrays
+    ``field(compare=False)``: arrays neither hash nor compare to one truth value.)
     """
 
     @property

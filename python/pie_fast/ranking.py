@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,10 @@ from pie_fast.errors import PieFastError
 from pie_fast.options import Settings, check_enough, check_finite
 from pie_fast.patching import Patching
 from pie_fast.protocols import Feature, ModelLike, Ranking, SupportsFapScores, SupportsPool
+from pie_fast.select import greedy_select, top_k
 
-try:
-    from pie_fast.select import greedy_select, top_k
-except ImportError:  # until the native selection is merged
-    from pie_fast._standin import greedy_select, top_k
+if TYPE_CHECKING:
+    from pie_fast.select import Bonus
 
 
 def rank_scores(
@@ -94,7 +93,7 @@ def rerank(
     else:
         scores = np.array([known[feature] for feature in ordered], dtype=np.float64)
     synergies = patching.synergies(ordered, settings)
-    selection = greedy_select(scores, synergies, k, bonus=settings.bonus)
+    selection = greedy_select(scores, synergies, k, bonus=cast("Bonus", settings.bonus))
     return [ordered[i] for i in selection.ids.tolist()]
 
 

@@ -320,6 +320,7 @@ def _rerank(
             gain = scores[feature] + extra / divisor + 0.0
             if gain > best_gain:  # strictly: ties stay with the smaller feature
                 best, best_gain = feature, gain
+        check_finite(best_gain, f"{best} with its synergies")
         selected.append(best)
     return selected
 

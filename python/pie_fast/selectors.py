@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Options:
     method: str = "auto"
     rank_by: str = "mean_abs"
     synergy: str = "clipped"
-    bonus: str = "mean"
+    bonus: Literal["mean", "sum"] = "mean"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -157,11 +157,23 @@ def _by_synergy(
     if budget > len(pool):
         raise BudgetError(f"budget {budget} exceeds the pool of {len(pool)} features")
     scores = dump.score(options.rank_by)[pool]
-    values = synergy.dense()
-    values = np.maximum(values, 0.0) if options.synergy == "clipped" else values
+    values = _as_asked(synergy, options.synergy)
     chosen = greedy_select(scores, values, budget, bonus=options.bonus).ids
     made = {"direction": synergy.direction, "estimator": synergy.estimator, "pool": len(pool)}
     return pool[chosen], scores[chosen], made
+
+
+def _as_asked(synergy: SynergyMatrix, form: str) -> Any:
+    """The matrix, dense or CSR, signed or with what is negative set to 0."""
+    if synergy.form == "clipped" and form == "signed":
+        raise PieFastError("synergy 'signed' is asked for, but the file holds clipped values")
+    values = synergy.values
+    if form == "signed":
+        return values
+    if isinstance(values, np.ndarray):
+        return np.maximum(values, 0.0)
+    indptr, indices, weights = values
+    return indptr, indices, np.maximum(weights, 0.0)
 
 
 def _at_random(
@@ -194,7 +206,7 @@ def read_features(path: Path) -> list[FeatureId]:
             raise PieFastError(
                 f"{path}: features[{number}] is {row!r}; layer and index must be integers >= 0"
             )
-        found.append(FeatureId(*values))
+        found.append(FeatureId(row["layer"], row["index"]))
     if len(set(found)) < len(found):
         raise PieFastError(f"{path}: features holds a feature twice")
     return found

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,9 +85,10 @@ def measure_synergy(
             progress(int(rows.done.sum()), len(pool))
     matrix = SynergyMatrix.from_dense(
         pool,
-        measured.symmetric(rows.values),
+        measured.symmetric(rows.values).astype(np.float32),
         direction=direction,
         estimator=estimator,
+        form="signed",
         n_prompts=len(prompts),
     )
     matrix.save(path)
@@ -191,7 +193,11 @@ class _Rows:
         self.values[list(block)] = rows
         self.done[list(block)] = True
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        tensors = {"values": self.values, "done": self.done.astype(np.uint8), "pool": self.pool}
+        tensors: dict[str, NDArray[Any]] = {
+            "values": self.values,
+            "done": self.done.astype(np.uint8),
+            "pool": self.pool,
+        }
         save_file(tensors, temporary, metadata={"tag": self.tag})
         temporary.replace(self.path)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pie_fast.errors import PieFastError
+from pie_fast.errors import BudgetError, PieFastError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def top_k(
     if threads == 0:
         raise PieFastError("threads is 0, must be at least 1")
     if k > len(scores):
-        raise PieFastError(f"k {k} exceeds the {len(scores)} scores")
+        raise BudgetError(f"k {k} exceeds the {len(scores)} scores")
     if mask is not None and len(mask) != len(scores):
         raise PieFastError(f"mask has length {len(mask)}, must be {len(scores)}")
     nan = np.flatnonzero(np.isnan(scores))
@@ -86,6 +86,52 @@ def greedy_select_many(
     return np.array(rows, dtype=np.int64).reshape(len(scores), k)
 
 
+def unpack_synergy(packed: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """A packed upper triangle as a full matrix."""
+    full = np.zeros((n, n), dtype=np.float32)
+    first, second = np.triu_indices(n, 1)
+    full[first, second] = packed
+    full[second, first] = packed
+    return full
+
+
+def top_synergies(
+    joint: NDArray[Any],
+    single: NDArray[np.float64],
+    per_row: int,
+    clipped: bool,
+    symmetric: bool,
+    threads: int | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """The strongest pairs of every row as CSR."""
+    n = len(single)
+    first, second = np.triu_indices(n, 1)
+    values = (joint.astype(np.float64) - single[first] - single[second]).astype(np.float32)
+    full = unpack_synergy(np.maximum(values, 0) if clipped else values, n)
+    rank = np.argsort(np.argsort(-np.abs(full), axis=1, kind="stable"), axis=1)
+    kept = (rank < per_row) & (full != 0)
+    rows, columns = np.nonzero(kept | kept.T if symmetric else kept)
+    indptr = np.cumsum([0, *np.bincount(rows, minlength=n)]).astype(np.int64)
+    return indptr, columns.astype(np.int32), full[rows, columns]
+
+
+def synergy_clusters(matrix: Any, threshold: float) -> NDArray[np.int64]:
+    """The smallest id of each candidate's group."""
+    if isinstance(matrix, tuple):
+        rows, columns, values = _triplets(*matrix)
+        linked = np.zeros((len(matrix[0]) - 1,) * 2, dtype=bool)
+        linked[rows, columns] = values >= threshold
+    else:
+        linked = matrix >= threshold
+    linked = linked | linked.T | np.eye(len(linked), dtype=bool)
+    labels = np.arange(len(linked))
+    while True:
+        lower = np.array([labels[row].min() for row in linked], dtype=np.int64)
+        if np.array_equal(lower, labels):
+            return lower
+        labels = lower
+
+
 def _steps(
     scores: NDArray[Any], synergy: Any, k: int, bonus: str, limits: dict[str, Any] | None
 ) -> Iterator[Reason]:
@@ -100,7 +146,7 @@ def _steps(
         if len(synergy) != m:
             raise PieFastError(f"synergy is of {len(synergy)} candidates, scores of {m}")
     if k > m:
-        raise PieFastError(f"k {k} exceeds the {m} candidates")
+        raise BudgetError(f"k {k} exceeds the {m} candidates")
     base = scores.astype(np.float64) + 0.0
     if not np.isfinite(base).all():
         at = int(np.flatnonzero(~np.isfinite(base))[0])
@@ -114,7 +160,7 @@ def _steps(
         value = base + total / (max(n, 1) if bonus == "mean" else 1)
         ranked = np.flatnonzero(free)
         if n >= len(rules["must_include"]) and not ranked.size:
-            raise PieFastError(f"k {k} exceeds the {n} candidates that the constraints leave")
+            raise BudgetError(f"k {k} exceeds the {n} candidates that the constraints leave")
         ranked = ranked[np.argsort(-value[ranked], kind="stable")]
         best = int(rules["must_include"][n] if n < len(rules["must_include"]) else ranked[0])
         others = ranked[ranked != best]

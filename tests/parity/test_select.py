@@ -94,7 +94,7 @@ def test_greedy(problem: dict[str, Any], index: Any) -> None:
         for matrix in (synergy, sparse)
     ]
     if k > len(scores):
-        assert set(results) == {("PieFastError", f"k {k} exceeds the {len(scores)} candidates")}
+        assert set(results) == {("BudgetError", f"k {k} exceeds the {len(scores)} candidates")}
         return
     for result in results:
         assert result.ids.tolist() == literal(scores, synergy, k, bonus)

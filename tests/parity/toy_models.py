@@ -85,7 +85,7 @@ numbers = st.one_of(
     st.floats(-3, 3, allow_subnormal=False),
 )
 #: numbers that must be refused, or that overflow on the way
-wild = st.one_of(numbers, st.sampled_from([math.nan, math.inf, -math.inf, 1e308, -1e308, 1e200]))
+wild = st.one_of(numbers, st.sampled_from([math.nan, math.inf, 1e308, 1.7e308, -1.7e308]))
 
 
 @st.composite

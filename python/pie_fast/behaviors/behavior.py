@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, get_args
+from operator import index
+from typing import Any, Literal, get_args
 
 from pie_fast.errors import BehaviorError
 
@@ -18,6 +19,11 @@ METRICS: tuple[str, ...] = get_args(Metric)
 
 #: metrics that compare the answer with a foil
 NEEDS_FOIL = ("logit-diff", "prob-diff")
+
+
+def _plain(value: Any) -> Any:
+    """An integer of any library as a plain int; bools and everything else as they are."""
+    return value if isinstance(value, bool) or not hasattr(value, "__index__") else index(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,12 @@ class Prompt:
     roles: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
+        # lists and numpy integers are welcome; anything else stays for `problem` to name
+        for name in ("tokens", "counterfactual", "roles"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(map(_plain, getattr(self, name))))
+        for name in ("answer", "foil", "answer_position"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         n = len(self.tokens)
         if -n <= self.answer_position < 0:
             object.__setattr__(self, "answer_position", self.answer_position + n)

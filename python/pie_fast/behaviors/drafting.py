@@ -201,28 +201,18 @@ def realise(tokenizer: Any, draft: Draft) -> Prompt:
 def _roles(tokenizer: Any, draft: Draft, n_tokens: int) -> tuple[str | None, ...]:
     """The role of each token; the last token is END unless the template says otherwise."""
     roles: list[str | None] = [None] * n_tokens
-    for i, (start, end) in enumerate(_token_spans(tokenizer, draft.text, n_tokens)):
-        while start < end and draft.text[start].isspace():
-            start += 1  # a token's leading space belongs to no role
+    if getattr(tokenizer, "is_fast", False):
+        offsets = tokenizer(draft.text, return_offsets_mapping=True)["offset_mapping"]
+        for i, (start, end) in enumerate(offsets):
+            while start < end and draft.text[start].isspace():
+                start += 1  # a token's leading space belongs to no role
+            for first, last, role in draft.spans:
+                if start < last and first < end:
+                    roles[i] = role
+    else:  # no offsets: count the tokens before and up to the end of each role
         for first, last, role in draft.spans:
-            if start < last and first < end:
-                roles[i] = role
+            before = len(encode(tokenizer, draft.text[:first].removesuffix(" ")))
+            upto = min(len(encode(tokenizer, draft.text[:last])), n_tokens)
+            roles[before:upto] = [role] * (upto - before)
     roles[-1] = roles[-1] or "END"
     return tuple(roles)
-
-
-def _token_spans(tokenizer: Any, text: str, n_tokens: int) -> list[tuple[int, int]]:
-    """Where each token lies in the text, in characters; special tokens are empty spans."""
-    if getattr(tokenizer, "is_fast", False):
-        offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-        return [(int(a), int(b)) for a, b in offsets]
-    # tokenizers without offsets: count the tokens of every prefix
-    spans, done = [(0, 0)] * n_tokens, len(tokenizer("")["input_ids"])
-    start = 0
-    for end in range(1, len(text) + 1):
-        count = min(len(tokenizer(text[:end])["input_ids"]), n_tokens)
-        for i in range(done, count):
-            spans[i] = (start, end)
-        if count > done:
-            done, start = count, end
-    return spans

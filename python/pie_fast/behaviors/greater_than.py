@@ -46,8 +46,8 @@ class GreaterThan:
 
         first = self.years[0]
         centuries = tuple(c for c in self.centuries if splits(c, first))
-        years = tuple(y for y in self.years if all(splits(c, y) for c in centuries))
-        if not centuries or len(years) < 10:
+        years = tuple(y for y in self.years if centuries and all(splits(c, y) for c in centuries))
+        if len(years) < 10:
             raise BehaviorError(
                 f"only {len(years)} of {len(self.years)} years split into two tokens of two "
                 "digits for this tokenizer; at least 10 are needed"
@@ -55,8 +55,8 @@ class GreaterThan:
         return replace(self, centuries=centuries, years=years)
 
     def draft(self, draws: Draws, index: int) -> Draft:
-        """Draw one prompt; start years keep at least 2 numbers on each side."""
-        start = 2 + draws.index(len(self.years) - 4)
+        """Draw one prompt; start years leave 2 numbers above and the counterfactual's below."""
+        start = 1 + draws.index(len(self.years) - 3)
         century = draws.choice(self.centuries)
         values = {"event": draws.choice(self.events), "century": century, "again": century}
         roles = {"century": "XX", "start": "YY", "again": "END"}

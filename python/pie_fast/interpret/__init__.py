@@ -117,7 +117,8 @@ def _activities(source: Any, ids: list[int], corpus: Corpus) -> dict[int, Activi
         source = source.entries_of(wanted)
     entries: EntriesLike = source
     feature = np.asarray(entries.feature, dtype=np.int64)
-    order = np.argsort(feature, kind="stable")
+    kept = np.flatnonzero(np.isin(feature, wanted))  # entries handed in may be of every feature
+    order = kept[np.argsort(feature[kept], kind="stable")]
     begin, end = (np.searchsorted(feature[order], wanted, side=s) for s in ("left", "right"))
     columns = [np.asarray(c) for c in (entries.prompt, entries.position, entries.activation)]
     result = {}

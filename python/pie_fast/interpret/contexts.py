@@ -110,11 +110,13 @@ class Activity:
         corpus: The prompts.
         at: ``[n]`` int64, ascending indices into ``corpus.tokens`` where it fires.
         activation: ``[n]`` float32, none of them 0.
+        n_zero: Entries whose activation is 0: there only the feature's baseline counts.
     """
 
     corpus: Corpus
     at: Ints
     activation: Floats
+    n_zero: int = 0
 
     @classmethod
     def of(
@@ -147,7 +149,7 @@ class Activity:
         at = at[order]
         if (at[1:] == at[:-1]).any():
             raise PieFastError("two entries of one feature share a prompt and position")
-        return cls(corpus, at, values[fires][order])
+        return cls(corpus, at, values[fires][order], int((~fires).sum()))
 
     @cached_property
     def peaks(self) -> tuple[Context, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,14 @@ FAMILIES = (
     "position",
 )
 
+#: and after these, one for each role: the token that played it earlier in the prompt
+EARLIER = "earlier "
+
+
+def is_of_tokens(family: str) -> bool:
+    """Whether the values of a family are token ids."""
+    return family in ("token", "previous_token") or family.startswith(EARLIER)
+
 
 @dataclass(frozen=True, eq=False)
 class Family:
@@ -48,10 +57,12 @@ class Family:
     def among(self, values: Sequence[Value]) -> Bools:
         """``[n_tokens]`` bool: where the value is one of these."""
         chosen = np.zeros(len(self.values) + 1, dtype=bool)  # the last stands for code -1
-        for value in values:
-            if value in self.values:
-                chosen[self.values.index(value)] = True
+        chosen[[self._code[value] for value in values if value in self._code]] = True
         return chosen[self.codes]
+
+    @cached_property
+    def _code(self) -> dict[Value, int]:
+        return {value: code for code, value in enumerate(self.values)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +71,9 @@ class Facts:
 
     Attributes:
         corpus: The corpus.
-        families: By name, in the order of :data:`FAMILIES`; ``role`` and ``previous_role`` are
-            missing where the prompts carry no roles, ``class`` where there is no tokenizer.
+        families: By name, in the order of :data:`FAMILIES`, then ``earlier S1`` and the like;
+            those of roles are missing where the prompts carry none, ``class`` where there is no
+            tokenizer.
     """
 
     corpus: Corpus
@@ -70,13 +82,15 @@ class Facts:
     @classmethod
     def of(cls, corpus: Corpus, vocabulary: Vocabulary) -> Facts:
         """Compute every family."""
-        found = {"token": _ints(corpus.tokens)}
+        found, earlier = {"token": _ints(corpus.tokens)}, {}
         previous = _shifted(corpus, corpus.tokens)
         found["previous_token"] = _ints(previous)
         if corpus.roles is not None:
             role = _texts(corpus.roles)
             found["role"] = role
             found["previous_role"] = Family(_shifted(corpus, role.codes), role.values)
+            for code, name in enumerate(role.values):
+                earlier[f"{EARLIER}{name}"] = _ints(_earlier(corpus, role.codes == code))
         if vocabulary.tokenizer is not None:
             found["class"] = _classes(found["token"], vocabulary)
         repeat = _seen_before(corpus, corpus.tokens)
@@ -85,7 +99,10 @@ class Facts:
         found["repeated_pair"] = _flag(_repeated_pair(corpus, previous))
         found["position"] = _ints(corpus.position)
         found["last"] = _flag(np.isin(np.arange(len(corpus.tokens)), corpus.ptr[1:] - 1))
-        return cls(corpus, {name: found[name] for name in FAMILIES if name in found})
+        ordered = {name: found[name] for name in FAMILIES if name in found}
+        # a role that one token always plays tells prompts not apart
+        varied = {name: family for name, family in earlier.items() if len(family.values) > 1}
+        return cls(corpus, ordered | varied)
 
 
 def token_class(text: str, *, special: bool = False) -> str | None:
@@ -147,6 +164,17 @@ def _seen_before(corpus: Corpus, column: Ints) -> Bools:
     seen = np.zeros(len(order), dtype=bool)
     seen[order] = same
     return seen
+
+
+def _earlier(corpus: Corpus, marked: Bools) -> Ints:
+    """The first marked token of the prompt at all positions after it, -1 elsewhere."""
+    at = np.flatnonzero(marked)
+    prompts, first = np.unique(corpus.prompt[at], return_index=True)
+    place = np.full(corpus.n_prompts, len(corpus.tokens))
+    place[prompts] = at[first]
+    place = place[corpus.prompt]
+    after = np.arange(len(corpus.tokens)) > place
+    return np.where(after, corpus.tokens[np.where(after, place, 0)], -1)
 
 
 def _repeated_pair(corpus: Corpus, previous: Ints) -> Bools:

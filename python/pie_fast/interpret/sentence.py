@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pie_fast.interpret.contexts import Activity
-from pie_fast.interpret.facts import Facts, Value
+from pie_fast.interpret.facts import EARLIER, Facts, Value, is_of_tokens
 from pie_fast.interpret.rules import Condition, Rule
 from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpretation import TokenEffect
@@ -72,7 +72,8 @@ def describe(conditions: Sequence[Condition], vocabulary: Vocabulary, gloss: str
 def _where(rule: Rule | None, activity: Activity, facts: Facts, vocabulary: Vocabulary) -> str:
     n_prompts, n_active = activity.corpus.n_prompts, activity.n_active_prompts
     if n_active == 0:
-        return f"never fires on these {n_prompts} prompts (it counts through its baseline)"
+        why = " (only its baseline counts)" if activity.n_zero else ""
+        return f"never fires on these {n_prompts} prompts{why}"
     if rule is None:
         return f"fires in 1 of {n_prompts} prompts, on {_peak(activity, vocabulary)}"
     quality = f"[F1 {_score(rule.held_out.f1)}]"
@@ -114,6 +115,9 @@ def _modifier(condition: Condition, vocabulary: Vocabulary) -> str:
         return _FLAGS[condition.family]
     if condition.family == "position":
         return _position(condition.values)
+    if condition.family.startswith(EARLIER):
+        role = _role(condition.family.removeprefix(EARLIER))
+        return f"where {role} is {_values(condition, vocabulary)}"
     before = {"previous_token": "after", "previous_role": "after", "class": "that is"}
     return f"{before.get(condition.family, 'in the role')} {_values(condition, vocabulary)}"
 
@@ -121,13 +125,22 @@ def _modifier(condition: Condition, vocabulary: Vocabulary) -> str:
 def _position(values: Sequence[Value]) -> str:
     if tuple(values) == (0,):
         return "at the start of the prompt"
-    return f"at position{'s' if len(values) > 1 else ''} {_listed([str(v) for v in values])}"
+    return (
+        f"at position{'s' if len(values) > 1 else ''} {_listed([str(v) for v in sorted(values)])}"
+    )
 
 
 def _values(condition: Condition, vocabulary: Vocabulary) -> str:
-    if condition.family in ("token", "previous_token"):
+    if is_of_tokens(condition.family):
         return _listed([vocabulary.quoted(int(value)) for value in condition.values])
-    return _listed([_CLASSES.get(str(v), str(v)) for v in condition.values])
+    if condition.family == "class":
+        return _listed([_CLASSES[str(value)] for value in condition.values])
+    return _listed([_role(str(value)) for value in condition.values])
+
+
+def _role(name: str) -> str:
+    """Roles are names (S2, A_doc) or plain words of the template (place, object)."""
+    return f"the {name}" if name.islower() else name
 
 
 def _listed(words: Sequence[str]) -> str:

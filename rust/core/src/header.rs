@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::file::Source;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The longest header that is read, as in the safetensors reference.
@@ -33,6 +34,8 @@ pub struct Tensor {
 pub struct Header {
     /// The tensors.
     pub tensors: Vec<Tensor>,
+    /// The texts of `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Header {
@@ -53,14 +56,18 @@ impl Header {
         let entries: Entries = serde_json::from_slice(&text)
             .map_err(|e| source.wrong("header", format!("is not the JSON of a header: {e}")))?;
         let mut tensors = Vec::with_capacity(entries.0.len());
-        for (name, value) in &entries.0 {
-            if name != "__metadata__" {
-                tensors.push(tensor(source, name, value, 8 + len)?);
+        let mut metadata = BTreeMap::new();
+        for (name, value) in entries.0 {
+            if name == "__metadata__" {
+                metadata = serde_json::from_value(value)
+                    .map_err(|e| source.wrong("__metadata__", format!("is not texts: {e}")))?;
+            } else {
+                tensors.push(tensor(source, &name, &value, 8 + len)?);
             }
         }
         tensors.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
         check_cover(source, &tensors, 8 + len)?;
-        Ok(Self { tensors })
+        Ok(Self { tensors, metadata })
     }
 
     /// The tensor called `name`, if there is one.

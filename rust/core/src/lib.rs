@@ -25,7 +25,7 @@ pub mod redundancy;
 pub mod score;
 pub mod select;
 pub mod simd;
-pub mod threads;
+pub mod synergy;
 pub mod topk;
 pub mod workers;
 

@@ -10,11 +10,11 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::feature::Scored;
 use crate::real::Real;
-use crate::threads;
+use crate::workers::Workers;
 
 /// Scores looked at together.
 const BLOCK: usize = 32;
-/// Below this many scores a second thread costs more than it gains.
+/// Scores that make a thread worth while.
 const PART: usize = 1 << 20;
 
 /// What may be ranked.
@@ -42,16 +42,16 @@ pub fn top_k<S: Real>(
     cancel: &Cancel,
 ) -> Result<Vec<Scored>> {
     if k > scores.len() {
-        return Err(Error::argument(format!("k {k} exceeds the {} scores", scores.len())));
+        return Err(Error::Budget(format!("k {k} exceeds the {} scores", scores.len())));
     }
     if let Some(mask) = filter.mask.filter(|mask| mask.len() != scores.len()) {
         let (got, want) = (mask.len(), scores.len());
         return Err(Error::argument(format!("mask has length {got}, must be {want}")));
     }
-    let parts = scores.len().div_ceil(PART).max(1);
-    let parts = threads::count(threads, parts)?;
+    let workers = Workers::new(threads, scores.len() < 2 * PART)?;
+    let parts = workers.count().min(scores.len().div_ceil(PART)).max(1);
     let size = scores.len().div_ceil(parts).next_multiple_of(BLOCK);
-    let found = threads::map(parts, Some(parts), |part| {
+    let found = workers.map(parts, |part| {
         let from = (part * size).min(scores.len());
         let to = (from + size).min(scores.len());
         scan(scores, from..to, k, filter, cancel)
@@ -81,7 +81,8 @@ pub fn top_k_per_layer<S: Real>(
         let n = scores.len();
         return Err(Error::argument(format!("{n} scores are not layers of {n_features}")));
     }
-    threads::map(scores.len() / n_features, threads, |layer| {
+    let workers = Workers::new(threads, scores.len() < 2 * PART)?;
+    workers.map(scores.len() / n_features, |layer| {
         let range = layer * n_features..(layer + 1) * n_features;
         let mask = filter.mask.map(|mask| &mask[range.clone()]);
         let filter = Filter { mask, ..filter };

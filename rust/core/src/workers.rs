@@ -55,4 +55,22 @@ impl Workers {
         });
         outcomes.into_iter().collect()
     }
+
+    /// `work(0) .. work(n - 1)` with the results in that order, so that nothing about them depends
+    /// on the number of threads.
+    ///
+    /// # Errors
+    /// As [`Workers::each`].
+    pub fn map<T: Send>(
+        &self,
+        n: usize,
+        work: impl Fn(usize) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let mut results: Vec<Option<T>> = (0..n).map(|_| None).collect();
+        self.each(&mut results, |i, slot| {
+            *slot = Some(work(i)?);
+            Ok(())
+        })?;
+        Ok(results.into_iter().flatten().collect())
+    }
 }

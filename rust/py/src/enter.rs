@@ -14,7 +14,41 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send
     py.detach(work).map_err(to_python)
 }
 
-/// The same for work that may take long: it runs on a thread of its own while this one looks for
+/// As [`detached`], for work that takes long: between its chunks, on the calling thread, it looks
+/// for Ctrl-C and calls `progress(done, total)`. What either raises ends the work and is raised.
+pub fn watched<T: Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    work: impl FnOnce(&mut Watch<'_>) -> Result<T> + Send,
+) -> PyResult<T> {
+    let mut raised = None;
+    let outcome = py.detach(|| {
+        let mut last = Instant::now();
+        work(&mut |done, total| {
+            if last.elapsed() < POLL && done < total {
+                return Ok(());
+            }
+            last = Instant::now();
+            let outcome = Python::attach(|py| -> PyResult<()> {
+                py.check_signals()?;
+                if let Some(progress) = &progress {
+                    progress.call1(py, (done, total))?;
+                }
+                Ok(())
+            });
+            outcome.map_err(|error| {
+                raised = Some(error);
+                Error::Interrupted
+            })
+        })
+    });
+    match raised {
+        Some(error) => Err(error),
+        None => outcome.map_err(to_python),
+    }
+}
+
+/// As [`detached`], for long work without a progress callback: it runs on a thread of its own while this one looks for
 /// signals, and a `KeyboardInterrupt` (or what else a signal handler raises) stops it.
 ///
 /// The thread costs some 30 microseconds, so short work (`long` false) runs in place.
@@ -53,39 +87,5 @@ pub fn interruptible<T: Send>(
         (None, Ok(result)) => result.map_err(to_python),
         // As a panic on this thread would be: PyO3 turns it into PanicException.
         (None, Err(panic)) => std::panic::resume_unwind(panic),
-    }
-}
-
-/// As [`detached`], for work that takes long: between its chunks, on the calling thread, it looks
-/// for Ctrl-C and calls `progress(done, total)`. What either raises ends the work and is raised.
-pub fn watched<T: Send>(
-    py: Python<'_>,
-    progress: Option<Py<PyAny>>,
-    work: impl FnOnce(&mut Watch<'_>) -> Result<T> + Send,
-) -> PyResult<T> {
-    let mut raised = None;
-    let outcome = py.detach(|| {
-        let mut last = Instant::now();
-        work(&mut |done, total| {
-            if last.elapsed() < POLL && done < total {
-                return Ok(());
-            }
-            last = Instant::now();
-            let outcome = Python::attach(|py| -> PyResult<()> {
-                py.check_signals()?;
-                if let Some(progress) = &progress {
-                    progress.call1(py, (done, total))?;
-                }
-                Ok(())
-            });
-            outcome.map_err(|error| {
-                raised = Some(error);
-                Error::Interrupted
-            })
-        })
-    });
-    match raised {
-        Some(error) => Err(error),
-        None => outcome.map_err(to_python),
     }
 }

@@ -8,14 +8,11 @@ mod enter;
 mod errors;
 mod matrix;
 mod select;
+mod synergy;
 
 /// The native part of `pie_fast`.
 #[pyo3::pymodule]
 mod _native {
-    #[pymodule_export]
-    use crate::select::{
-        check_synergy, explain_selection, greedy_select, greedy_select_many, top_k,
-    };
     use pyo3::prelude::*;
 
     #[pymodule_export]
@@ -24,6 +21,12 @@ mod _native {
     use super::delphi::{DelphiCache, delphi_tokens};
     #[pymodule_export]
     use super::dump::Dump;
+    #[pymodule_export]
+    use super::select::{
+        check_synergy, explain_selection, greedy_select, greedy_select_many, top_k,
+    };
+    #[pymodule_export]
+    use super::synergy::{load_synergy, synergy_clusters, top_synergies, unpack_synergy};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -8,7 +8,7 @@ use super::sparse::Csr;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::real::{Index, Real};
-use crate::threads;
+use crate::workers::Workers;
 
 /// Rows that one task looks at.
 const ROWS: usize = 64;
@@ -17,8 +17,8 @@ const FEW: usize = 1 << 20;
 
 /// Every pair of a dense matrix, in tiles, so that both triangles are read in whole cache lines.
 pub fn dense<W: Real>(w: &[W], n: usize, threads: Option<usize>, cancel: &Cancel) -> Result<()> {
-    let threads = if w.len() < FEW { Some(1) } else { threads };
-    threads::map(n.div_ceil(ROWS), threads, |task| {
+    let workers = Workers::new(threads, w.len() < FEW)?;
+    workers.map(n.div_ceil(ROWS), |task| {
         cancel.check()?;
         let rows = task * ROWS..((task + 1) * ROWS).min(n);
         for start in (0..rows.end).step_by(ROWS) {
@@ -73,11 +73,6 @@ fn asymmetric(i: usize, j: usize, a: impl Real, b: impl Real) -> Error {
     Error::argument(format!("synergy is not symmetric: [{i}, {j}] is {a} but [{j}, {i}] is {b}"))
 }
 
-/// One error message for two callers.
-pub fn column_out_of_range(row: usize, column: impl std::fmt::Display, n: usize) -> Error {
-    Error::argument(format!("row {row} of synergy has column {column}, must be in 0..{n}"))
-}
-
 /// Every entry of a sparse matrix, in one pass over it and without a transpose.
 ///
 /// Symmetry is shown by a sum over all entries: a 64-bit hash of (smaller id, larger id, value) is
@@ -89,17 +84,16 @@ pub fn sparse<I: Index, W: Real>(
     threads: Option<usize>,
     cancel: &Cancel,
 ) -> Result<()> {
-    let n = matrix.indptr.len() - 1;
-    let threads = if matrix.indices.len() < FEW { Some(1) } else { threads };
+    let n = matrix.len();
+    let workers = Workers::new(threads, matrix.indices.len() < FEW)?;
     let n_tasks = n.div_ceil(FEW / ROWS);
-    let sums = threads::map(n_tasks, threads, |task| {
+    let sums = workers.map(n_tasks, |task| {
         cancel.check()?;
         let rows = task * (FEW / ROWS)..((task + 1) * (FEW / ROWS)).min(n);
         let mut sum = 0_u64;
         let mut sorted = Vec::new();
         for id in rows {
-            let (columns, values) = matrix.row(id)?;
-            sum = sum.wrapping_add(sparse_row(id, columns, values, n, &mut sorted)?);
+            sum = sum.wrapping_add(sparse_row(matrix, id, &mut sorted)?);
         }
         Ok(sum)
     })?;
@@ -111,18 +105,14 @@ pub fn sparse<I: Index, W: Real>(
 
 /// The signed hash sum of one row, after a look at each of its entries.
 fn sparse_row<I: Index, W: Real>(
+    matrix: &Csr<'_, I, W>,
     row: usize,
-    columns: &[I],
-    values: &[W],
-    n: usize,
     sorted: &mut Vec<I>,
 ) -> Result<u64> {
+    let (columns, values) = matrix.row(row)?;
     let mut sum = 0_u64;
     for (&column, &value) in columns.iter().zip(values) {
-        let f = column.position();
-        if f >= n {
-            return Err(column_out_of_range(row, column, n));
-        }
+        let f = matrix.column(row, column)?;
         if !value.finite() {
             return Err(not_finite(format_args!("synergy[{row}, {f}]"), value));
         }
@@ -158,7 +148,7 @@ fn pair_hash(low: usize, high: usize, value: impl Real) -> u64 {
 
 /// The first entry whose mirror is missing or different.
 fn unmatched<I: Index, W: Real>(matrix: &Csr<'_, I, W>, cancel: &Cancel) -> Result<Error> {
-    for i in 0..matrix.indptr.len() - 1 {
+    for i in 0..matrix.len() {
         cancel.check()?;
         let (columns, values) = matrix.row(i)?;
         for (&column, &a) in columns.iter().zip(values).filter(|(_, a)| !a.is_zero()) {

@@ -4,7 +4,7 @@ use super::{Bonus, Engine, Selection, Synergy};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::real::Real;
-use crate::threads;
+use crate::workers::Workers;
 
 /// Constraints on a selection; the default is none.
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,12 +103,15 @@ pub fn select_many<S: Real, W: Synergy>(
         let (got, want) = (scores.len(), n_rows * m);
         return Err(Error::argument(format!("{got} scores, must be {n_rows} x {m} = {want}")));
     }
-    let rows = threads::map(n_rows, threads, |row| {
+    // A selection reads k M numbers; threads pay from some hundred microseconds on.
+    let workers = Workers::new(threads, (n_rows * m).saturating_mul(k) < 1 << 20)?;
+    let rows = workers.map(n_rows, |row| {
         let scores = &scores[row * m..(row + 1) * m];
         greedy_select(scores, synergy, k, bonus, Limits::default(), cancel)
             .map(|selection| selection.ids)
             .map_err(|error| match error {
                 Error::Argument(message) => Error::Argument(format!("row {row}: {message}")),
+                Error::Budget(message) => Error::Budget(format!("row {row}: {message}")),
                 other => other,
             })
     })?;
@@ -126,7 +129,7 @@ fn run<'a, S: Real, W: Synergy>(
 ) -> Result<()> {
     let m = scores.len();
     if k > m {
-        return Err(Error::argument(format!("k {k} exceeds the {m} candidates")));
+        return Err(Error::Budget(format!("k {k} exceeds the {m} candidates")));
     }
     let mut engine = synergy.engine(scores, k, bonus)?;
     let mut quota = Quota::new(limits, k, m)?;
@@ -140,7 +143,7 @@ fn run<'a, S: Real, W: Synergy>(
             None => engine.best(None)?,
         };
         let Some((id, gain)) = best else {
-            return Err(Error::argument(format!(
+            return Err(Error::Budget(format!(
                 "k {k} exceeds the {step} candidates that the constraints leave"
             )));
         };

@@ -59,8 +59,35 @@ impl<'a, I: Index, W: Real> Csr<'a, I, W> {
         Ok(Self { indptr, indices, values })
     }
 
-    /// Columns and values of a row, its bounds checked.
-    pub(super) fn row(&self, id: usize) -> Result<(&'a [I], &'a [W])> {
+    /// The number of candidates M.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.indptr.len() - 1
+    }
+
+    /// Whether there are no candidates.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A column number of a row as a position.
+    ///
+    /// # Errors
+    /// It is not in `0..M`.
+    pub fn column(&self, row: usize, column: I) -> Result<usize> {
+        let (f, n) = (column.position(), self.len());
+        if f < n {
+            return Ok(f);
+        }
+        Err(Error::argument(format!("row {row} of synergy has column {column}, must be in 0..{n}")))
+    }
+
+    /// Columns and values of a row.
+    ///
+    /// # Errors
+    /// Its `indptr` does not ascend within `indices`.
+    pub fn row(&self, id: usize) -> Result<(&'a [I], &'a [W])> {
         let (from, to) = (self.indptr[id], self.indptr[id + 1]);
         let range = match (usize::try_from(from), usize::try_from(to)) {
             (Ok(from), Ok(to)) if from <= to && to <= self.indices.len() => from..to,
@@ -142,7 +169,7 @@ impl<I: Index, W: Real> Synergy for Csr<'_, I, W> {
         Self: 'a;
 
     fn n(&self) -> usize {
-        self.indptr.len() - 1
+        self.len()
     }
 
     fn check(&self, threads: Option<usize>, cancel: &Cancel) -> Result<()> {
@@ -212,13 +239,9 @@ impl<S: Real, I: Index, W: Real> SparseEngine<'_, S, I, W> {
     fn settle(&mut self) -> Result<()> {
         let Some(id) = self.pending.take() else { return Ok(()) };
         let (columns, values) = self.matrix.row(id)?;
-        let n = self.scores.len();
         let floor = self.floor();
         for (&column, &w) in columns.iter().zip(values) {
-            let f = column.position();
-            if f >= n {
-                return Err(check::column_out_of_range(id, column, n));
-            }
+            let f = self.matrix.column(id, column)?;
             if !w.finite() {
                 return Err(not_finite(format_args!("synergy[{id}, {f}]"), w));
             }

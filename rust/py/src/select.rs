@@ -5,8 +5,8 @@ use crate::enter::{detached, interruptible};
 use crate::errors::to_python;
 use crate::matrix::{LONG, Matrix, Visit, over, with_scores};
 use numpy::{Ix1, Ix2, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
-use pie_fast_core::real::Real;
 use pie_fast_core::select::{self, Bonus, Limits, Synergy};
+use pie_fast_core::simd::Vector;
 use pie_fast_core::topk::{self, Filter};
 use pie_fast_core::{Cancel, Result};
 use pyo3::prelude::*;
@@ -48,7 +48,7 @@ struct Check;
 
 impl Visit for Check {
     type Output = ();
-    fn visit<S: Real, W: Synergy>(self, _: &[S], synergy: &W, cancel: &Cancel) -> Result<()> {
+    fn visit<S: Vector, W: Synergy>(self, _: &[S], synergy: &W, cancel: &Cancel) -> Result<()> {
         synergy.check(None, cancel)
     }
 }
@@ -57,7 +57,7 @@ struct Greedy<'a>(usize, Bonus, Limits<'a>);
 
 impl Visit for Greedy<'_> {
     type Output = select::Selection;
-    fn visit<S: Real, W: Synergy>(
+    fn visit<S: Vector, W: Synergy>(
         self,
         scores: &[S],
         synergy: &W,
@@ -71,7 +71,7 @@ struct Explain<'a>(usize, Bonus, Limits<'a>);
 
 impl Visit for Explain<'_> {
     type Output = Vec<select::Step>;
-    fn visit<S: Real, W: Synergy>(
+    fn visit<S: Vector, W: Synergy>(
         self,
         scores: &[S],
         synergy: &W,
@@ -85,7 +85,7 @@ struct Many(usize, usize, Bonus, Option<usize>);
 
 impl Visit for Many {
     type Output = Vec<i64>;
-    fn visit<S: Real, W: Synergy>(
+    fn visit<S: Vector, W: Synergy>(
         self,
         scores: &[S],
         synergy: &W,
@@ -182,7 +182,7 @@ pub fn top_k<'py>(
     Ok(PyArray1::from_iter(py, best.iter().map(|one| one.id as i64)))
 }
 
-fn best_of<S: Real>(
+fn best_of<S: Vector>(
     py: Python<'_>,
     scores: &[S],
     k: usize,

@@ -3,7 +3,7 @@
 use super::{Bonus, Engine, Selection, Synergy};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::real::Real;
+use crate::simd::Vector;
 use crate::workers::Workers;
 
 /// Constraints on a selection; the default is none.
@@ -43,7 +43,7 @@ pub struct Step {
 /// # Errors
 /// k over M or over what the limits leave; a score or synergy that is not finite; ids out of range;
 /// an interrupt.
-pub fn greedy_select<S: Real, W: Synergy>(
+pub fn greedy_select<S: Vector, W: Synergy>(
     scores: &[S],
     synergy: &W,
     k: usize,
@@ -64,7 +64,7 @@ pub fn greedy_select<S: Real, W: Synergy>(
 ///
 /// # Errors
 /// As [`greedy_select`].
-pub fn explain<S: Real, W: Synergy>(
+pub fn explain<S: Vector, W: Synergy>(
     scores: &[S],
     synergy: &W,
     k: usize,
@@ -89,7 +89,7 @@ pub fn explain<S: Real, W: Synergy>(
 ///
 /// # Errors
 /// As [`greedy_select`], naming the row; zero threads.
-pub fn select_many<S: Real, W: Synergy>(
+pub fn select_many<S: Vector, W: Synergy>(
     scores: &[S],
     n_rows: usize,
     synergy: &W,
@@ -118,7 +118,7 @@ pub fn select_many<S: Real, W: Synergy>(
     Ok(rows.concat())
 }
 
-fn run<'a, S: Real, W: Synergy>(
+fn run<'a, S: Vector, W: Synergy>(
     scores: &'a [S],
     synergy: &'a W,
     k: usize,

@@ -23,7 +23,7 @@ pub use drive::{Limits, Step, explain, greedy_select, select_many};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::real::Real;
+use crate::simd::Vector;
 
 /// What the sum of synergies is divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub trait Engine {
 /// A symmetric matrix of synergies that a selection can run over.
 pub trait Synergy: Sync {
     /// What runs over it.
-    type Engine<'a, S: Real>: Engine
+    type Engine<'a, S: Vector>: Engine
     where
         Self: 'a;
 
@@ -119,7 +119,7 @@ pub trait Synergy: Sync {
     ///
     /// # Errors
     /// A score that is not finite, or scores of another length than M.
-    fn engine<'a, S: Real>(
+    fn engine<'a, S: Vector>(
         &'a self,
         scores: &'a [S],
         k: usize,

@@ -20,6 +20,7 @@ _PUBLIC = {
     "explain_selection": "select",
     "greedy_select": "select",
     "greedy_select_many": "select",
+    "improve_by_swaps": "select",
     "top_k": "select",
     "SynergyMatrix": "synergy_matrix",
     "pair_synergy": "synergy_stats",

@@ -13,6 +13,8 @@ use pyo3::prelude::*;
 
 /// Ids and gains.
 type Chosen<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>);
+/// Ids, objective before and after, exchanges.
+type Improved<'py> = (Bound<'py, PyArray1<i64>>, (f64, f64), Vec<(usize, usize)>);
 /// Id, score, bonus, gain, and the runner-up with its value.
 type Reason = (usize, f64, f64, f64, Option<(usize, f64)>);
 
@@ -95,6 +97,20 @@ impl Visit for Many {
     }
 }
 
+struct Swap<'a>(&'a [i64], Bonus, Limits<'a>, usize);
+
+impl Visit for Swap<'_> {
+    type Output = select::Swapped;
+    fn visit<S: Vector, W: Synergy>(
+        self,
+        scores: &[S],
+        synergy: &W,
+        cancel: &Cancel,
+    ) -> Result<select::Swapped> {
+        select::improve_by_swaps(scores, synergy, self.0, self.1, self.2, self.3, cancel)
+    }
+}
+
 fn bonus_of(text: &str) -> PyResult<Bonus> {
     text.parse().map_err(to_python)
 }
@@ -144,6 +160,27 @@ pub fn explain_selection(
     let long = work(scores.len(), k).saturating_mul(2);
     let steps = over(py, &scores, &synergy, long, explain)?;
     Ok(steps.iter().map(|s| (s.id, s.score, s.bonus, s.gain, s.runner_up)).collect())
+}
+
+/// The ids after exchanges that raise the objective, the objective before and after, and the
+/// exchanges as (out, in).
+#[pyfunction]
+#[pyo3(signature = (scores, synergy, ids, bonus, max_swaps, limits = None))]
+pub fn improve_by_swaps<'py>(
+    py: Python<'py>,
+    scores: &Bound<'py, PyAny>,
+    synergy: Matrix<'py>,
+    ids: PyReadonlyArray1<'py, i64>,
+    bonus: &str,
+    max_swaps: usize,
+    limits: Option<PyLimits<'py>>,
+) -> PyResult<Improved<'py>> {
+    let scores = Either::<f64, f32, Ix1>::extract("scores", "float64 or float32", scores)?;
+    let (ids, bonus) = (slice("ids", &ids)?, bonus_of(bonus)?);
+    let swap = Swap(ids, bonus, self::limits(limits.as_ref())?, max_swaps);
+    let long = work(scores.len(), ids.len()).saturating_mul(max_swaps);
+    let done = over(py, &scores, &synergy, long, swap)?;
+    Ok((PyArray1::from_vec(py, done.ids), done.objective, done.swaps))
 }
 
 /// One selection per row of scores; `[B, k]` ids.

@@ -67,6 +67,21 @@ impl<W: Vector> Synergy for Dense<'_, W> {
         check::dense(self.values, self.n, threads, cancel)
     }
 
+    fn add_row(&self, id: usize, into: &mut [f64]) -> Result<()> {
+        for (f, (sum, w)) in into.iter_mut().zip(self.row(id)).enumerate() {
+            if !w.finite() {
+                return Err(not_finite(format_args!("synergy[{id}, {f}]"), w));
+            }
+            *sum += w.to_f64();
+        }
+        Ok(())
+    }
+
+    fn clear_row(&self, _: usize, from: &mut [f64]) -> Result<()> {
+        from.fill(0.0);
+        Ok(())
+    }
+
     fn engine<'a, S: Vector>(
         &'a self,
         scores: &'a [S],

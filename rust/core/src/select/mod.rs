@@ -17,9 +17,11 @@ mod check;
 pub mod dense;
 mod drive;
 pub mod sparse;
+mod swap;
 mod table;
 
 pub use drive::{Limits, Step, explain, greedy_select, select_many};
+pub use swap::{Swapped, improve_by_swaps};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -114,6 +116,21 @@ pub trait Synergy: Sync {
     /// # Errors
     /// The first that is not, with its place.
     fn check(&self, threads: Option<usize>, cancel: &Cancel) -> Result<()>;
+
+    /// Add row `id` to a vector.
+    ///
+    /// # Shapes
+    /// `into` `[M]`.
+    ///
+    /// # Errors
+    /// A row that is broken or not finite.
+    fn add_row(&self, id: usize, into: &mut [f64]) -> Result<()>;
+
+    /// Set the places of row `id` in a vector to 0.
+    ///
+    /// # Errors
+    /// A row that is broken.
+    fn clear_row(&self, id: usize, from: &mut [f64]) -> Result<()>;
 
     /// Begin a selection of at most `k`.
     ///

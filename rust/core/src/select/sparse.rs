@@ -180,6 +180,25 @@ impl<I: Index, W: Real> Synergy for Csr<'_, I, W> {
         check::sparse(self, threads, cancel)
     }
 
+    fn add_row(&self, id: usize, into: &mut [f64]) -> Result<()> {
+        let (columns, values) = self.row(id)?;
+        for (&column, w) in columns.iter().zip(values) {
+            let f = self.column(id, column)?;
+            if !w.finite() {
+                return Err(not_finite(format_args!("synergy[{id}, {f}]"), w));
+            }
+            into[f] += w.to_f64();
+        }
+        Ok(())
+    }
+
+    fn clear_row(&self, id: usize, from: &mut [f64]) -> Result<()> {
+        for &column in self.row(id)?.0 {
+            from[self.column(id, column)?] = 0.0;
+        }
+        Ok(())
+    }
+
     fn engine<'a, S: Vector>(
         &'a self,
         scores: &'a [S],

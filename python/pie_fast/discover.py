@@ -51,6 +51,7 @@ class Plan:
         estimator: Of the synergy: `gradient-difference` or `exact`.
         pool_factor: The pool holds `max(pool_factor * K, 200)` features, or all active ones.
         synergy_prompts: At most so many prompts measure synergy.
+        ablation_prompts: At most so many prompts measure the exact effect of what is kept.
         curve: Also evaluate the selectors over budgets.
         batch_size: Prompts a batch.
     """
@@ -67,6 +68,7 @@ class Plan:
     estimator: str = "gradient-difference"
     pool_factor: float = 4
     synergy_prompts: int = 32
+    ablation_prompts: int = 32
     curve: bool = True
     batch_size: int = 32
 
@@ -239,8 +241,7 @@ def _ablate(
     metric: str,
 ) -> dict[str, Any]:
     """The ground truth beside the first-order scores: each kept feature alone set to baseline."""
-    prompts = behavior.selection[: plan.synergy_prompts]
-    order = np.argsort(chosen.ids)
+    prompts = behavior.selection[: plan.ablation_prompts]
     patcher = Patcher(
         model,
         prompts,
@@ -250,13 +251,19 @@ def _ablate(
         batch_size=plan.batch_size,
         mean_of=behavior.selection,
     )
-    effects = np.empty((len(order), len(prompts)))
-    effects[order] = patcher.effects([(i,) for i in range(len(order))])
+    place = np.argsort(np.argsort(chosen.ids))
+    exact = patcher.effects([(i,) for i in range(len(place))])[place]
+    first_order = patcher.first_order(plan.gradient)[place]
+    spread = exact.std() * first_order.std()
+    agreement = float(np.corrcoef(exact.ravel(), first_order.ravel())[0, 1]) if spread else None
     return {
         "direction": "noising",
         "n_prompts": len(prompts),
-        "mean_effect": effects.mean(1).tolist(),
-        "mean_abs_effect": np.abs(effects).mean(1).tolist(),
+        "mean_effect": exact.mean(1).tolist(),
+        "mean_abs_effect": np.abs(exact).mean(1).tolist(),
+        "first_order_mean_effect": first_order.mean(1).tolist(),
+        "first_order_mean_abs_effect": np.abs(first_order).mean(1).tolist(),
+        "pearson_per_prompt": agreement,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,18 @@ class Bonus(StrEnum):
     sum = "sum"
 
 
+def at_least(low: float) -> Callable[[Any], Any]:
+    """An option's lower end; unlike typer's own `min`, its error tells the value."""
+
+    def check(value: Any) -> Any:
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and not one >= low:
+                raise typer.BadParameter(f"{one} is not valid, must be at least {low}")
+        return value
+
+    return check
+
+
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="HuggingFace checkpoint: a folder or a hub id.")
 ]
@@ -78,7 +91,7 @@ BehaviorOption = Annotated[
     str, typer.Option("--behavior", "-b", help="Name of a behaviour, or a JSON Lines file.")
 ]
 BudgetOption = Annotated[
-    int, typer.Option("--budget", "-k", min=1, help="How many features to keep (K).")
+    int, typer.Option("--budget", "-k", callback=at_least(1), help="How many features to keep (K).")
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
@@ -89,9 +102,12 @@ JsonOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", help="Of prompts and random choices.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 PromptsOption = Annotated[
-    int | None, typer.Option("--prompts", min=2, help="Prompts in both splits together.")
+    int | None,
+    typer.Option("--prompts", callback=at_least(2), help="Prompts in both splits together."),
 ]
-BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts a batch.")]
+BatchOption = Annotated[
+    int, typer.Option("--batch-size", callback=at_least(1), help="Prompts a batch.")
+]
 RankByOption = Annotated[RankBy, typer.Option("--rank-by", help="How features are ranked.")]
 
 

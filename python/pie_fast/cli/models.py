@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +29,7 @@ from pie_fast.cli.common import (
     RankByOption,
     ResumeOption,
     SeedOption,
+    at_least,
     print_json,
     terminal,
 )
@@ -71,6 +71,8 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """All of PIE on the embedded model, offline."""
+    import tempfile
+
     from pie_fast.data import demo_clt_path, demo_model_path
 
     folder = out or Path(tempfile.mkdtemp(prefix="pie-fast-demo-")) / behavior.replace("/", "-")
@@ -105,7 +107,8 @@ def discover(
     direction: DirectionOption = Direction.noising,
     estimator: EstimatorOption = Estimator.gradient_difference,
     pool_factor: Annotated[
-        float, typer.Option("--pool-factor", min=1, help="Pool of max(this * K, 200).")
+        float,
+        typer.Option("--pool-factor", callback=at_least(1), help="Pool of max(this * K, 200)."),
     ] = 4,
     curve: Annotated[bool, typer.Option(help="Also measure the fidelity curve.")] = True,
     prompts: PromptsOption = None,
@@ -211,12 +214,17 @@ def synergy(
     dump: Annotated[Path, typer.Argument(help="A feature dump.")],
     model: ModelOption,
     clt: CltOption,
-    pool: Annotated[int, typer.Option("--pool", min=2, help="How many candidates (M).")] = 200,
+    pool: Annotated[
+        int, typer.Option("--pool", callback=at_least(2), help="How many candidates (M).")
+    ] = 200,
     estimator: EstimatorOption = Estimator.gradient_difference,
     direction: DirectionOption = Direction.noising,
     rank_by: RankByOption = RankBy.mean_abs,
     n_prompts: Annotated[
-        int, typer.Option("--prompts", min=1, help="At most so many prompts of the dump.")
+        int,
+        typer.Option(
+            "--prompts", callback=at_least(1), help="At most so many prompts of the dump."
+        ),
     ] = 32,
     batch_size: BatchOption = 32,
     device: DeviceOption = "auto",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pie_fast.cli.common import ForceOption, JsonOption, print_json, terminal
+from pie_fast.cli.common import ForceOption, JsonOption, at_least, print_json, terminal
 
 if TYPE_CHECKING:
     from pie_fast.dump import FeatureDump
@@ -29,10 +29,10 @@ class DumpRankBy(StrEnum):
 DumpArgument = Annotated[Path, typer.Argument(help="A feature dump.")]
 DumpRankByOption = Annotated[DumpRankBy, typer.Option("--rank-by", help="How features are ranked.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="By default one per core.")
+    int | None, typer.Option("--threads", callback=at_least(1), help="By default one per core.")
 ]
 
-convert = typer.Typer(help="Make a feature dump of another format.", no_args_is_help=True)
+convert = typer.Typer(help="Make a feature dump of another format.")
 
 
 def register(app: typer.Typer) -> None:
@@ -71,14 +71,19 @@ def inspect(
 
 def top(
     dump: DumpArgument,
-    k: Annotated[int, typer.Option("--budget", "-k", min=0, help="How many features.")] = 100,
+    k: Annotated[
+        int, typer.Option("--budget", "-k", callback=at_least(0), help="How many features.")
+    ] = 100,
     rank_by: DumpRankByOption = DumpRankBy.mean_abs,
     layer: Annotated[
-        list[int] | None, typer.Option("--layer", min=0, help="Only this layer; may be repeated.")
+        list[int] | None,
+        typer.Option("--layer", callback=at_least(0), help="Only this layer; may be repeated."),
     ] = None,
     min_prompts: Annotated[
         int | None,
-        typer.Option("--min-prompts", min=0, help="Only features active in so many prompts."),
+        typer.Option(
+            "--min-prompts", callback=at_least(0), help="Only features active in so many prompts."
+        ),
     ] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="The best of each layer.")] = False,
     threads: ThreadsOption = None,
@@ -135,10 +140,13 @@ def convert_delphi(
     target: Annotated[Path, typer.Argument(help="The dump to make.")],
     layer: Annotated[
         int | None,
-        typer.Option("--layer", min=0, help="Of a module whose name does not say its layer."),
+        typer.Option(
+            "--layer", callback=at_least(0), help="Of a module whose name does not say its layer."
+        ),
     ] = None,
     n_features: Annotated[
-        int | None, typer.Option("--n-features", min=1, help="Width, if the files fall short.")
+        int | None,
+        typer.Option("--n-features", callback=at_least(1), help="Width, if the files fall short."),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -157,9 +165,13 @@ def convert_delphi(
 def redundancy(
     dump: DumpArgument,
     clt: Annotated[Path, typer.Option("--clt", "-c", help="Folder of the CLT.")],
-    pool: Annotated[int, typer.Option("--pool", min=1, help="Features compared (M).")] = 200,
+    pool: Annotated[
+        int, typer.Option("--pool", callback=at_least(1), help="Features compared (M).")
+    ] = 200,
     rank_by: DumpRankByOption = DumpRankBy.mean_abs,
-    pairs: Annotated[int, typer.Option("--pairs", min=0, help="Strongest pairs listed.")] = 50,
+    pairs: Annotated[
+        int, typer.Option("--pairs", callback=at_least(0), help="Strongest pairs listed.")
+    ] = 50,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,7 @@ def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
         CheckpointError: The checkpoint is missing or broken.
         PieFastError: The object is none of these.
     """
-    with warnings.catch_warnings():
-        # Deprecations inside the libraries at import time are not the user's to mend.
-        warnings.simplefilter("ignore")
+    with _quiet():
         from transformer_lens.model_bridge import TransformerBridge
 
         if isinstance(model, TransformerBridge):
@@ -60,6 +60,24 @@ def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
         f"model is a {type(model).__name__}; must be a folder, a hub id, a TransformerBridge or a "
         f"HuggingFace model"
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Deprecations inside the libraries are not the user's to mend, nor are their bars ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers.utils import logging
+
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
 
 
 def _boot(

@@ -90,7 +90,7 @@ class Replacer:
         host: The language model.
         clt: The transcoder.
         ignore_positions: That many first positions of a prompt keep the model's own MLP output,
-            and have no features. None: 1 for prompts that start with the tokenizer's BOS, else 0.
+            and have no features. None: 1 for prompts that start with the BOS, else 0.
     """
 
     def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | None = None) -> None:
@@ -115,8 +115,7 @@ class Replacer:
         at = torch.arange(batch.tokens.shape[1], device=self.device)
         if self.ignore_positions is not None:
             return (at < self.ignore_positions).expand(batch.tokens.shape)
-        bos = getattr(self.host.tokenizer, "bos_token_id", None)
-        starts = batch.tokens[:, :1] == (-1 if bos is None else bos)
+        starts = batch.tokens[:, :1] == (-1 if self.host.bos is None else self.host.bos)
         return starts & (at == 0)
 
     def prepare(self, batch: Batch, switches: Switches, mean_of: Sequence[Prompt] = ()) -> Setup:

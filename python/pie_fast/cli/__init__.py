@@ -7,7 +7,7 @@ from typing import cast
 
 import typer
 
-from pie_fast.cli import models, saved, selecting
+from pie_fast.cli import discovering, models, saved, selecting
 from pie_fast.errors import PieFastError
 
 # Help without rich: its markdown renderer alone takes longer to import than everything else here.
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+discovering.register(app)
 models.register(app)
 selecting.register(app)
 saved.register(app)

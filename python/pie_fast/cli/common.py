@@ -7,9 +7,14 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from pie_fast.behaviors import Behavior
+    from pie_fast.dump import FeatureDump
+    from pie_fast.replacement_model import ReplacementModel
 
 
 class RankBy(StrEnum):
@@ -55,6 +60,34 @@ class Metric(StrEnum):
     logit_diff = "logit-diff"
     logprob = "logprob"
     prob_diff = "prob-diff"
+
+
+class Split(StrEnum):
+    """The prompts that selection may look at, or those that only evaluation may."""
+
+    selection = "selection"
+    held_out = "held_out"
+
+
+class Error(StrEnum):
+    """What becomes of what the CLT misses."""
+
+    keep = "keep"
+    drop = "drop"
+
+
+class Frozen(StrEnum):
+    """Whether a replacement run computes something anew."""
+
+    recompute = "recompute"
+    freeze = "freeze"
+
+
+class KlDirection(StrEnum):
+    """Of the divergence that fidelity is made of."""
+
+    from_model = "model||circuit"
+    from_circuit = "circuit||model"
 
 
 class Form(StrEnum):
@@ -109,6 +142,16 @@ BatchOption = Annotated[
     int, typer.Option("--batch-size", callback=at_least(1), help="Prompts a batch.")
 ]
 RankByOption = Annotated[RankBy, typer.Option("--rank-by", help="How features are ranked.")]
+MetricOption = Annotated[
+    Metric | None, typer.Option("--metric", help="By default the behaviour's own.")
+]
+BaselineOption = Annotated[
+    Baseline | None,
+    typer.Option("--baseline", help="By default counterfactual where there is one, else mean."),
+]
+GradientOption = Annotated[Gradient, typer.Option("--gradient", help="Rule of the gradient.")]
+DirectionOption = Annotated[Direction, typer.Option("--direction", help="Of the synergy.")]
+EstimatorOption = Annotated[Estimator, typer.Option("--estimator", help="Of the synergy.")]
 
 
 def print_json(content: Any) -> None:
@@ -120,3 +163,32 @@ def print_json(content: Any) -> None:
 def terminal() -> bool:
     """Whether somebody watches the progress."""
     return sys.stderr.isatty()
+
+
+def open_noting(path: Path) -> FeatureDump:
+    """A dump, with a note on standard error where its capture was stopped."""
+    from pie_fast.dump import open_dump
+
+    opened = open_dump(path)
+    if not opened.complete:
+        planned = opened.manifest["n_prompts_planned"]
+        print(
+            f"pie-fast: note: {path} is incomplete: {opened.n_prompts} of {planned} prompts",
+            file=sys.stderr,
+        )
+    return opened
+
+
+def load(
+    model: str, clt: str, behavior: str, device: str, n_prompts: int | None, seed: int
+) -> tuple[ReplacementModel, Behavior]:
+    """A model and a behaviour that it can read; what is cheap to check is checked first."""
+    from pie_fast.behaviors import check_known, load_behavior
+
+    check_known(behavior)
+    from pie_fast.replacement_model import load_model
+
+    loaded = load_model(model, clt, device=device)
+    found = load_behavior(behavior, tokenizer=loaded.host.tokenizer, n_prompts=n_prompts, seed=seed)
+    found.check_fits(loaded.host.vocab_size, loaded.host.n_ctx)
+    return loaded, found

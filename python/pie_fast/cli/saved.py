@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pie_fast.cli.common import ForceOption, JsonOption, at_least, print_json, terminal
+from pie_fast.cli.common import (
+    ForceOption,
+    JsonOption,
+    at_least,
+    open_noting,
+    print_json,
+    terminal,
+)
 
 if TYPE_CHECKING:
     from pie_fast.dump import FeatureDump
@@ -54,7 +60,7 @@ def inspect(
     from pie_fast.inspection import inspect_dump
     from pie_fast.progress import Reporter
 
-    opened = _open(dump)
+    opened = open_noting(dump)
     reporter = Reporter(visible=terminal())
     if deep:
         with reporter.stage("check") as advance:
@@ -93,7 +99,7 @@ def top(
     from pie_fast.inspection import listed
     from pie_fast.progress import Reporter
 
-    opened = _open(dump)
+    opened = open_noting(dump)
     with Reporter(visible=terminal()).stage("score") as advance:
         ids, scores = opened.top_k(
             k,
@@ -179,7 +185,7 @@ def redundancy(
     from pie_fast.decoder import redundancy_of_pool, strongest_pairs
     from pie_fast.inspection import listed
 
-    opened = _open(dump)
+    opened = open_noting(dump)
     ids, scores, matrix = redundancy_of_pool(
         opened, clt, pool, rank_by=rank_by.value, threads=threads
     )
@@ -194,19 +200,6 @@ def redundancy(
         from pie_fast.cli.dump_tables import print_redundancy
 
         print_redundancy(content)
-
-
-def _open(path: Path) -> FeatureDump:
-    from pie_fast.dump import open_dump
-
-    opened = open_dump(path)
-    if not opened.complete:
-        planned = opened.manifest["n_prompts_planned"]
-        print(
-            f"pie-fast: note: {path} is incomplete: {opened.n_prompts} of {planned} prompts",
-            file=sys.stderr,
-        )
-    return opened
 
 
 def _print_made(dump: FeatureDump, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pie_fast._native import __version__ as pie_fast_version
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior
 from pie_fast.capture import capture, default_switches
@@ -188,8 +189,12 @@ def discover(
 
 def versions() -> dict[str, str]:
     """What made a result."""
-    names = ("pie-fast", "torch", "transformers", "transformer-lens", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    names = ("torch", "transformers", "transformer-lens", "numpy", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "pie-fast": pie_fast_version,
+        **{name: version(name) for name in names},
+    }
 
 
 def _synergy(
@@ -276,7 +281,7 @@ def _curves(
     metric: str,
     synergy: SynergyMatrix | None,
     reporter: Reporter,
-) -> dict[str, list[dict[str, float]]]:
+) -> dict[str, list[dict[str, float | None]]]:
     with reporter.stage("curve") as advance:
         return fidelity_curve(
             model,

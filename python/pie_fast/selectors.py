@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.options import SMALLEST_POOL
 from pie_fast.select import greedy_select
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.types import FeatureId
@@ -143,6 +144,20 @@ def extend_by_rank(dump: FeatureDump, ranked: Ranked, budget: int, rank_by: str)
         ranked.n_features,
         ranked.settings,
     )
+
+
+def check_pool(dump: FeatureDump, pool: int | None) -> int:
+    """The size of a pool: what was asked for, or 200 as far as there are so many.
+
+    Raises:
+        BudgetError: More than the active features.
+    """
+    n_active = len(dump.active_features())
+    if pool is None:
+        return min(SMALLEST_POOL, n_active)
+    if pool > n_active:
+        raise BudgetError(f"pool {pool} exceeds the {n_active} active features of {dump.path}")
+    return pool
 
 
 def _by_synergy(

@@ -40,7 +40,7 @@ class Replacer:
         host: The language model.
         clt: The transcoder.
         ignore_positions: That many first positions of a prompt keep the model's own MLP output,
-            and have no features. None: 1 for prompts that start with the tokenizer's BOS, else 0.
+            and have no features. None: 1 for prompts that start with the BOS, else 0.
     """
 
     def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | None = None) -> None:
@@ -65,8 +65,7 @@ class Replacer:
         at = torch.arange(batch.tokens.shape[1], device=self.device)
         if self.ignore_positions is not None:
             return (at < self.ignore_positions).expand(batch.tokens.shape)
-        bos = getattr(self.host.tokenizer, "bos_token_id", None)
-        starts = batch.tokens[:, :1] == (-1 if bos is None else bos)
+        starts = batch.tokens[:, :1] == (-1 if self.host.bos is None else self.host.bos)
         return starts & (at == 0)
 
     def prepare(self, batch: Batch, switches: Switches, mean_of: Sequence[Prompt] = ()) -> Setup:
@@ -156,7 +155,7 @@ class Replacer:
         sums = torch.zeros(self.clt.n_layers, self.clt.n_features, dtype=torch.float64)
         count = 0
         for first in range(0, len(prompts), batch_size):
-            batch = make_batch(prompts[first : first + batch_size], self.device)
+            batch = make_batch(prompts[first : first + batch_size], self.device, first)
             with torch.no_grad():
                 reads, *_ = self._observe(batch.tokens, batch)
                 counted = batch.real & ~self.ignored(batch)
@@ -201,6 +200,7 @@ class Replacer:
             hooks.append((f"blocks.{layer}.{self.clt.read_hook}", reads.append))
             hooks.append((f"blocks.{layer}.{self.clt.write_hook}", writes.append))
         logits = self.host.run(tokens, batch.answer_position, hooks)
+        _check_finite(batch, reads, writes, logits)
         return reads, writes, patterns, logits
 
     def _encode(self, reads: list[Tensor]) -> tuple[Columns, ...]:
@@ -235,6 +235,30 @@ class Replacer:
 
 def _constant(value: Tensor) -> Hook:
     return lambda _: value
+
+
+def _check_finite(
+    batch: Batch, reads: Sequence[Tensor], writes: Sequence[Tensor], logits: Tensor
+) -> None:
+    """Refuse a model that overflows or holds NaN, before a number of it is stored.
+
+    Raises:
+        CheckpointError: With the first layer, prompt and position.
+    """
+    fine = [r.isfinite().all(-1) & w.isfinite().all(-1) for r, w in zip(reads, writes, strict=True)]
+    broken = ~torch.stack(fine) & batch.real
+    silent = logits.isnan().any(-1)
+    # One look at the device a batch, whatever the number of layers.
+    if not bool(broken.any() | silent.any()):
+        return
+    if not bool(broken.any()):
+        prompt = batch.first + int(silent.nonzero()[0])
+        raise CheckpointError(f"the model's logits on prompt {prompt} hold NaN")
+    layer, row, position = (int(i) for i in broken.nonzero()[0])
+    raise CheckpointError(
+        f"layer {layer} of the model reads or writes NaN or infinite values on prompt "
+        f"{batch.first + row}, position {position}"
+    )
 
 
 def _check_fit(host: Host, clt: Clt) -> None:

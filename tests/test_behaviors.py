@@ -241,7 +241,7 @@ def test_ioi(name: str, tokenizer: Any) -> None:
     assert abba == 112, "ABBA and BABA are not balanced"
     used = {tokenizer.decode([p.answer]).strip() for p in b.selection}
     assert used <= set(TASKS[name].names)  # type: ignore[attr-defined]
-    assert len(used) == 6 if name == "ioi" else len(used) > 30
+    assert len(used) == 5 if name == "ioi" else len(used) > 30
 
 
 @pytest.mark.parametrize("kind", IOI.kinds)
@@ -380,7 +380,7 @@ def test_generators_need_a_tokenizer() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ioi", "only 0 of 6 names are single tokens .* at least 5 are needed"),
+        ("ioi", "only 0 of 5 names are single tokens .* at least 5 are needed"),
         ("docstring", "only 0 of 12 argument names are single tokens .* at least 11"),
         ("greater-than", "only 0 of 99 years split into two tokens .* at least 10"),
         ("successor", "only 0 of 35 days, months and number words are single tokens"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from os import PathLike
-from typing import TypedDict, final
+from typing import Any, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,3 +134,17 @@ class DelphiCache:
     def entries(self, first: int, n: int, n_features: int) -> _Columns: ...
 
 def delphi_tokens(path: str | PathLike[str]) -> tuple[NDArray[np.int64], int] | None: ...
+def load_synergy(path: str | PathLike[str]) -> dict[str, Any]: ...
+def unpack_synergy(packed: NDArray[np.float32], n: int) -> NDArray[np.float32]: ...
+def top_synergies(
+    joint: _Floats,
+    single: NDArray[np.float64],
+    per_row: int,
+    clipped: bool,
+    symmetric: bool,
+    threads: int | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]: ...
+def synergy_clusters(
+    matrix: NDArray[np.float32] | tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]],
+    threshold: float,
+) -> NDArray[np.int64]: ...

@@ -69,7 +69,7 @@ def run_metric(setup: Setup, run: Run, metric: str) -> Tensor:
     flat = run.logits.flatten(0, 1)
     answer, foil = setup.batch.answer.repeat(n_sets), setup.batch.foil.repeat(n_sets)
     reference = setup.logits.repeat(n_sets, 1)
-    return metric_values(metric, flat, answer, foil, reference).unflatten(0, (n_sets, batch))
+    return metric_values(metric, flat, answer, foil, reference).view(n_sets, batch)
 
 
 def gate_effects(
@@ -111,7 +111,7 @@ def pool_effects(effects: Effects, setup: Setup, pool: Pool) -> Tensor:
     for layer, ids in enumerate(pool.by_layer):
         total = (effects.effects[layer] * counted).sum(1, keepdim=True)
         parts.append(Columns(effects.activations[layer].ids, total).at(ids)[:, 0])
-    return torch.cat(parts, 1).unflatten(0, (n_sets, batch))
+    return torch.cat(parts, 1).view(n_sets, batch, len(pool))
 
 
 class Patcher:

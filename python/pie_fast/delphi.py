@@ -85,20 +85,38 @@ def convert_delphi(
         force=force,
         activation_dtype="F32",
     )
-    negative = 0
-    with writer:
-        for first in range(0, prompts.n_prompts, BLOCK):
-            n = min(BLOCK, prompts.n_prompts - first)
-            entries = cache.entries(first, n, width)
-            negative += int((entries[3] < 0).sum())
-            writer.append(*entries)
-            if progress is not None:
-                progress(first + n, prompts.n_prompts)
+    try:
+        found, negative = _copy(cache, writer, prompts.n_prompts, width, progress)
+        if found != cache.n_entries:
+            # Bisection met some rows and not others.
+            raise DumpError(f"{source}: locations: sequence numbers do not ascend")
+        writer.close()
+    except BaseException:
+        writer.discard()
+        raise
     dump = open_dump(target)
-    if dump.n_active != cache.n_entries:
-        raise DumpError(f"{source}: {cache.n_entries} entries, {dump.n_active} were found in order")
     _warn_if_odd(source, dump, len({f.layer for f in files}), negative)
     return dump
+
+
+def _copy(
+    cache: _native.DelphiCache,
+    writer: DumpWriter,
+    n_prompts: int,
+    width: int,
+    progress: Progress | None,
+) -> tuple[int, int]:
+    """Append every sequence; how many entries there were, and how many negative ones."""
+    found = negative = 0
+    for first in range(0, n_prompts, BLOCK):
+        n = min(BLOCK, n_prompts - first)
+        entries = cache.entries(first, n, width)
+        found += len(entries[1])
+        negative += int((entries[3] < 0).sum())
+        writer.append(*entries)
+        if progress is not None:
+            progress(first + n, n_prompts)
+    return found, negative
 
 
 def _files(source: Path, layer: int | None) -> list[_File]:

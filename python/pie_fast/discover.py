@@ -148,7 +148,7 @@ def discover(
         curves = {}
         if plan.curve:
             curves = _curves(model, behavior, plan, dump, switches, metric, synergy, reporter)
-        result = {
+        result: dict[str, Any] = {
             "features": chosen.listed(),
             "interpretations": interpretations,
             "evaluation": evaluation,

@@ -47,27 +47,44 @@ def merge_dumps(
     for dump in dumps[1:]:
         _check_same(dumps[0], dump)
     dtype = cast("ActivationDtype", manifest.get("dtypes", {}).get("activation", "F32"))
-    done, total = 0, sum(dump.n_active for dump in dumps)
-    with DumpWriter(
+    writer = DumpWriter(
         target,
         prompts=PromptTable.concatenate([dump.prompts for dump in dumps]),
-        manifest=manifest,
+        manifest=_given(manifest),
         force=force,
         activation_dtype=dtype,
-    ) as writer:
-        for dump in dumps:
-            for first in range(0, dump.n_prompts, BLOCK):
-                entries = dump.entries(first, min(BLOCK, dump.n_prompts - first))
-                writer.append(*entries)
-                done += len(entries.feature)
-                if progress is not None:
-                    progress(done, total)
+    )
+    try:
+        _copy(dumps, writer, progress)
+        writer.close()
+    except BaseException:
+        writer.discard()
+        raise
     return open_dump(target)
+
+
+def _copy(dumps: list[FeatureDump], writer: DumpWriter, progress: Progress | None) -> None:
+    done, total = 0, sum(dump.n_active for dump in dumps)
+    for dump in dumps:
+        for first in range(0, dump.n_prompts, BLOCK):
+            entries = dump.entries(first, min(BLOCK, dump.n_prompts - first))
+            writer.append(*entries)
+            done += len(entries.feature)
+            if progress is not None:
+                progress(done, total)
 
 
 def _settings(dump: FeatureDump) -> dict[str, Any]:
     """The manifest without what the writer counts itself."""
     return {key: value for key, value in dump.manifest.items() if key not in COUNTED}
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a capture hands to its writer: settings without what the writer adds to them."""
+    given = {key: value for key, value in settings.items() if key not in FREE}
+    added = ("activation", "attribution")
+    dtypes = {key: value for key, value in given.pop("dtypes", {}).items() if key not in added}
+    return {**given, **({"dtypes": dtypes} if dtypes else {})}
 
 
 def _check_same(first: FeatureDump, other: FeatureDump) -> None:

@@ -160,6 +160,11 @@ class DumpWriter:
             _swap_in(self._folder, self._path)
         self._closed = True
 
+    def discard(self) -> None:
+        """Remove what was written; what ``force`` was going to replace stays."""
+        self._closed = True
+        shutil.rmtree(self._folder)
+
     def __enter__(self) -> DumpWriter:
         return self
 

@@ -290,8 +290,9 @@ class ReplacementModel(Replacer):
         members = [self._globals(features) for features in sets]
         ids = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *members]))
         places = [np.searchsorted(ids, m).tolist() for m in members]
-        found: NDArray[np.float64] = self._patcher(ids, behaviors, direction).effects(places)
-        return found.mean(1)
+        effects = self._patcher(ids, behaviors, direction).effects(places)
+        means: NDArray[np.float64] = effects.mean(1)
+        return means
 
     def _switches(self, prompts: Sequence[Prompt], circuit: Circuit | None = None) -> Switches:
         chosen = circuit or self.switches

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from pie_fast import _native
 from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.types import Selection, SelectionStep
 
@@ -49,8 +50,8 @@ _BOOL = (np.dtype(np.bool_),)
 #: A matrix of at most this many numbers is checked in every call.
 _ALWAYS_CHECKED = 1 << 16
 
-#: ids of the arrays of a matrix that was checked -> weak references to those arrays
-_checked: dict[tuple[int, ...], tuple[weakref.ref[Any], ...]] = {}
+#: id of the values of a matrix that was checked -> weak references to its arrays
+_checked: dict[int, tuple[weakref.ref[Any], ...]] = {}
 
 
 def top_k(
@@ -209,8 +210,6 @@ def greedy_select_many(
 
 def _backend(name: str) -> ModuleType | Any:
     if name == "native":
-        from pie_fast import _native
-
         return _native
     if name == "twin":
         from pie_fast import twin
@@ -270,15 +269,16 @@ def _matrix(given: Any, engine: Any, check: bool | None) -> Any:
 
 
 def _was_checked(parts: tuple[NDArray[Any], ...]) -> bool:
-    if sum(part.size for part in parts) <= _ALWAYS_CHECKED:
+    values = parts[-1]
+    if values.size <= _ALWAYS_CHECKED:
         return False
-    known = _checked.get(tuple(map(id, parts)))
+    known = _checked.get(id(values))
     # An id may be that of a new array in the place of one that is gone.
     return known is not None and all(a() is b for a, b in zip(known, parts, strict=True))
 
 
 def _remember(parts: tuple[NDArray[Any], ...]) -> None:
-    key = tuple(map(id, parts))
+    key = id(parts[-1])
 
     def forget(_: object) -> None:
         _checked.pop(key, None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Options:
     method: str = "auto"
     rank_by: str = "mean_abs"
     synergy: str = "clipped"
-    bonus: str = "mean"
+    bonus: Literal["mean", "sum"] = "mean"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -206,7 +206,7 @@ def read_features(path: Path) -> list[FeatureId]:
             raise PieFastError(
                 f"{path}: features[{number}] is {row!r}; layer and index must be integers >= 0"
             )
-        found.append(FeatureId(*values))
+        found.append(FeatureId(row["layer"], row["index"]))
     if len(set(found)) < len(found):
         raise PieFastError(f"{path}: features holds a feature twice")
     return found

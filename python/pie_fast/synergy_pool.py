@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,7 +193,11 @@ class _Rows:
         self.values[list(block)] = rows
         self.done[list(block)] = True
         temporary = self.path.with_name(f".{self.path.name}.tmp")
-        tensors = {"values": self.values, "done": self.done.astype(np.uint8), "pool": self.pool}
+        tensors: dict[str, NDArray[Any]] = {
+            "values": self.values,
+            "done": self.done.astype(np.uint8),
+            "pool": self.pool,
+        }
         save_file(tensors, temporary, metadata={"tag": self.tag})
         temporary.replace(self.path)
 

@@ -142,7 +142,7 @@ def redundancy(
     vectors = np.zeros((len(rows), n_layers, d_model))
     for i, (layer, row) in enumerate(zip(layers, rows, strict=True)):
         vectors[i, layer:] = tensors[int(layer)][row] * np.sqrt(w[layer:, None])
-    flat = vectors.reshape(len(rows), -1)
+    flat = vectors.reshape(len(rows), n_layers * d_model)
     norms = np.linalg.norm(flat, axis=1)
     flat = flat / np.where(norms > 0, norms, 1)[:, None]
     return np.clip(flat @ flat.T, -1, 1)

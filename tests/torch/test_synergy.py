@@ -79,9 +79,7 @@ def test_gradient_differences_are_their_definition(
             gates = torch.full((1, len(POOL)), still)
             if moved is not None:
                 gates[0, moved] = 1.0 - still
-            found = gate_effects(
-                tiny_model, setup, "logit-diff", pool=pool, gates=gates, rest=rest
-            )
+            found = gate_effects(tiny_model, setup, "logit-diff", pool=pool, gates=gates, rest=rest)
             total += pool_effects(found, setup, pool)[0, 0].double().numpy()
         return total / len(prompts)
 

@@ -21,7 +21,7 @@ from pie_fast.errors import BehaviorError
 #: Narrow tasks draw on few names and templates, so that a small circuit can carry them on the
 #: demo model; the wide ones need hundreds of features, because each name brings its own.
 TASKS: dict[str, Task] = {
-    "ioi": IOI(names=NAMES[:6], templates=IOI.templates[:2]),
+    "ioi": IOI(names=NAMES[:5], templates=IOI.templates[:2]),
     "ioi-wide": IOI(),
     "docstring": Docstring(arguments=ARGUMENTS[:12]),
     "docstring-wide": Docstring(),

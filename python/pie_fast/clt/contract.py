@@ -137,8 +137,8 @@ class Clt:
             rows = whole
         else:
             rows = self.rows(layer, ids)
-        flat = rows.flatten(1)
-        return (values @ flat).unflatten(-1, (self.n_layers - layer, self.d_model))
+        writes = values @ rows.flatten(1)
+        return writes.view(*writes.shape[:-1], self.n_layers - layer, self.d_model)
 
     def hold_decoders(self) -> None:
         """Keep every decoder in memory: for CLTs that fit, many small passes get faster."""

@@ -91,7 +91,7 @@ class Assembly:
             ids = self.pool.by_layer[layer]
             a = self._clean(layer, ids) if frozen else encoder.encode_only(x, ids)
         elif frozen:
-            ids = torch.cat([self.setup.clean[layer].ids, base.ids]).unique()
+            ids = torch.unique(torch.cat([self.setup.clean[layer].ids, base.ids]))
             a = self._clean(layer, ids)
         else:
             also = base.ids
@@ -118,4 +118,4 @@ class Assembly:
         return gate.index_copy(1, torch.searchsorted(ids, self.pool.by_layer[layer]), mine)[:, None]
 
     def _per_set(self, x: Tensor) -> Tensor:
-        return x.unflatten(0, (self.n_sets, self.n_prompts))
+        return x.view(self.n_sets, self.n_prompts, *x.shape[1:])

@@ -106,7 +106,8 @@ class Host:
         if self.bridge.ln_final.uses_weight_offset:
             gain = 1.0 + gain
         head = self.bridge.original_model.get_output_embeddings().weight.float()
-        return gain[:, None] * head.T
+        folded: Tensor = gain[:, None] * head.T
+        return folded
 
 
 def _without_name(hook: Hook) -> Callable[..., Tensor | None]:
@@ -120,7 +121,7 @@ def _stepped_over(bridge: Any, enabled: bool) -> Iterator[None]:
     if enabled:
         modules = [block.mlp.original_component for block in bridge.blocks]
     for module in modules:
-        module.forward = lambda x, *_, **__: x  # type: ignore[method-assign]
+        module.forward = lambda x, *_, **__: x
     try:
         yield
     finally:

@@ -188,7 +188,7 @@ class Replacer:
         with torch.set_grad_enabled(gradient is not None):
             logits = self.host.run(tokens, at, hooks, skip_mlps=True)
         return Run(
-            logits.unflatten(0, (n_sets, len(setup.batch))),
+            logits.view(n_sets, len(setup.batch), -1),
             tuple(assembly.terms),
             tuple(assembly.deltas),
         )
@@ -273,7 +273,7 @@ class Replacer:
             name = f"blocks.{layer}.attn.hook_pattern"
             if setup.patterns is not None:
                 pattern = setup.patterns[layer].repeat(n_sets, 1, 1, 1)
-                hooks.append((name, lambda _, frozen=pattern: frozen))
+                hooks.append((name, _constant(pattern)))
             elif gradient == "frozen":
                 hooks.append((name, Tensor.detach))
         if gradient == "frozen":
@@ -281,6 +281,10 @@ class Replacer:
             scales = [n for n in known if n.endswith("hook_scale") and ".attn." not in n]
             hooks += [(name, Tensor.detach) for name in scales]
         return hooks
+
+
+def _constant(value: Tensor) -> Hook:
+    return lambda _: value
 
 
 def _check_fit(host: Host, clt: Clt) -> None:

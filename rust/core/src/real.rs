@@ -14,6 +14,8 @@ mod sealed {
 pub trait Real:
     sealed::Sealed + Copy + PartialOrd + Send + Sync + Debug + Display + 'static
 {
+    /// Zero.
+    const ZERO: Self;
     /// The smallest finite value.
     const MIN: Self;
     /// Minus infinity.
@@ -29,6 +31,7 @@ pub trait Real:
 macro_rules! real {
     ($t:ty) => {
         impl Real for $t {
+            const ZERO: Self = 0.0;
             const MIN: Self = <$t>::MIN;
             const NEG_INFINITY: Self = <$t>::NEG_INFINITY;
             fn to_f64(self) -> f64 {

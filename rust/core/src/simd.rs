@@ -71,9 +71,7 @@ impl Kernel {
 
     /// `bonus += row`, the block maxima of `score + bonus / divisor` within rounding, and the
     /// candidate with the largest exact value, the first one of equals.
-    ///
-    /// `next` is a row that may be asked for next; it is prefetched and nothing else.
-    pub fn step<W: Row>(self, row: &[W], next: &[W], pass: &mut Pass<'_>) -> (usize, f64) {
+    pub fn step<W: Row>(self, row: &[W], pass: &mut Pass<'_>) -> (usize, f64) {
         // Shorter arrays would be read out of bounds below.
         let padded = row.len().next_multiple_of(BLOCK);
         assert!(pass.score.len() == padded && pass.bonus.len() == padded);
@@ -86,7 +84,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `detect` saw avx2 and fma; the lengths were just compared.
             Isa::Avx2 => unsafe {
-                let most = avx2::add_row(row, next, pass);
+                let most = avx2::add_row(row, pass);
                 avx2::argmax(most, pass)
             },
         }
@@ -127,21 +125,18 @@ mod plain {
         let mut best = (0, f64::NEG_INFINITY);
         for (block, maxima) in pass.maxima.chunks_exact(LANES).enumerate() {
             if maxima.iter().any(|&m| m >= cutoff) {
-                best = exact(block * BLOCK, pass, best);
+                let block = block * BLOCK..(block + 1) * BLOCK;
+                best = block.fold(best, |best, f| better(f, pass, best));
             }
         }
         best
     }
 
-    /// The better of `best` and the block at `start`.
-    pub fn exact(start: usize, pass: &Pass<'_>, mut best: (usize, f64)) -> (usize, f64) {
-        for f in start..start + BLOCK {
-            let value = pass.score[f] + pass.bonus[f] / pass.divisor;
-            if value > best.1 {
-                best = (f, value);
-            }
-        }
-        best
+    /// The better of `best` and f, by the exact value; f is the larger id.
+    #[inline]
+    pub fn better(f: usize, pass: &Pass<'_>, best: (usize, f64)) -> (usize, f64) {
+        let value = pass.score[f] + pass.bonus[f] / pass.divisor;
+        if value > best.1 { (f, value) } else { best }
     }
 }
 
@@ -153,64 +148,105 @@ mod avx2 {
     /// How far ahead of the use a row is asked for: the hardware's own prefetch starts anew in
     /// every 4 KiB page, and rows of a large matrix come from DRAM.
     const AHEAD_BYTES: usize = 3072;
+    /// Rows that are longer are asked for ahead; shorter ones lie in cache or come at once.
+    const LONG_ROW: usize = 2048;
 
     /// # Safety
     /// AVX2 and FMA exist; `score` and `bonus` have `row.len()` rounded up to `BLOCK` elements,
     /// `maxima` has `LANES` for each block.
     #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn add_row<W: Row>(row: &[W], next: &[W], pass: &mut Pass<'_>) -> f64 {
+    pub unsafe fn add_row<W: Row>(row: &[W], pass: &mut Pass<'_>) -> f64 {
         let reciprocal = _mm256_set1_pd(1.0 / pass.divisor);
         let mut most = _mm256_set1_pd(f64::NEG_INFINITY);
-        let whole = row.len() / BLOCK;
+        let (whole, tail) = row.as_chunks::<BLOCK>();
         let (score, bonus) = (pass.score.as_ptr(), pass.bonus.as_mut_ptr());
-        for block in 0..whole {
-            let at = block * BLOCK;
-            prefetch(row, at + AHEAD_BYTES / size_of::<W>());
-            prefetch(next, at);
-            let mut block_most = _mm256_set1_pd(f64::NEG_INFINITY);
-            for i in (at..at + BLOCK).step_by(4) {
-                // SAFETY: i + 4 <= whole * BLOCK <= row.len() <= the padded lengths.
-                unsafe {
-                    let sum =
-                        _mm256_add_pd(_mm256_loadu_pd(bonus.add(i)), W::load4(row.as_ptr().add(i)));
-                    _mm256_storeu_pd(bonus.add(i), sum);
-                    let value = _mm256_fmadd_pd(sum, reciprocal, _mm256_loadu_pd(score.add(i)));
-                    block_most = _mm256_max_pd(block_most, value);
-                }
+        let maxima = pass.maxima.as_mut_ptr();
+        for (block, chunk) in whole.iter().enumerate() {
+            if row.len() > LONG_ROW {
+                prefetch(chunk);
             }
-            most = _mm256_max_pd(most, block_most);
-            // SAFETY: maxima has LANES elements for each block.
-            unsafe { _mm256_storeu_pd(pass.maxima.as_mut_ptr().add(block * LANES), block_most) };
+            // SAFETY: block is within all three arrays, as the caller promises.
+            unsafe {
+                let at = block * BLOCK;
+                let here = add_block(chunk, score.add(at), bonus.add(at), reciprocal);
+                _mm256_storeu_pd(maxima.add(block * LANES), here);
+                most = _mm256_max_pd(most, here);
+            }
         }
-        let mut lanes = [0.0; 4];
-        // SAFETY: four f64 are written to an array of four.
-        unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), most) };
-        let most = lanes.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
-        let at = whole * BLOCK;
-        if at == row.len() {
-            return most;
+        if !tail.is_empty() {
+            let mut chunk = [W::ZERO; BLOCK];
+            chunk[..tail.len()].copy_from_slice(tail);
+            // SAFETY: the arrays are padded to a whole last block.
+            unsafe {
+                let at = whole.len() * BLOCK;
+                let here = add_block(&chunk, score.add(at), bonus.add(at), reciprocal);
+                _mm256_storeu_pd(maxima.add(whole.len() * LANES), here);
+                most = _mm256_max_pd(most, here);
+            }
         }
-        let mut tail = Pass {
-            score: &pass.score[at..],
-            bonus: &mut pass.bonus[at..],
-            maxima: &mut pass.maxima[whole * LANES..],
-            ..*pass
-        };
-        most.max(plain::add_row(&row[at..], &mut tail))
+        largest(most)
     }
 
+    /// One block: add, and the maximum of each lane.
+    ///
     /// # Safety
-    /// AVX2 exists; lengths as for [`add_row`].
+    /// `score` and `bonus` point to `BLOCK` elements.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn add_block<W: Row>(
+        row: &[W; BLOCK],
+        score: *const f64,
+        bonus: *mut f64,
+        reciprocal: __m256d,
+    ) -> __m256d {
+        let mut most = _mm256_set1_pd(f64::NEG_INFINITY);
+        for i in (0..BLOCK).step_by(LANES) {
+            // SAFETY: i + LANES <= BLOCK, the length of all three.
+            unsafe {
+                let w = W::load4(row.as_ptr().add(i));
+                let sum = _mm256_add_pd(_mm256_loadu_pd(bonus.add(i)), w);
+                _mm256_storeu_pd(bonus.add(i), sum);
+                let value = _mm256_fmadd_pd(sum, reciprocal, _mm256_loadu_pd(score.add(i)));
+                most = _mm256_max_pd(most, value);
+            }
+        }
+        most
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn largest(x: __m256d) -> f64 {
+        let two = _mm_max_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd::<1>(x));
+        _mm_cvtsd_f64(_mm_max_sd(two, _mm_unpackhi_pd(two, two)))
+    }
+
+    /// The best exact value among those within rounding of `most`.
+    ///
+    /// # Safety
+    /// AVX2 and FMA exist; lengths as for [`add_row`].
     #[target_feature(enable = "avx2,fma")]
     pub unsafe fn argmax(most: f64, pass: &Pass<'_>) -> (usize, f64) {
         let cutoff = _mm256_set1_pd(most - slack(most, pass));
+        let reciprocal = _mm256_set1_pd(1.0 / pass.divisor);
+        let (score, bonus) = (pass.score.as_ptr(), pass.bonus.as_ptr());
         let mut best = (0, f64::NEG_INFINITY);
         for (block, maxima) in pass.maxima.chunks_exact(LANES).enumerate() {
             // SAFETY: a chunk has four elements.
             let maxima = unsafe { _mm256_loadu_pd(maxima.as_ptr()) };
-            let near = _mm256_cmp_pd::<_CMP_GE_OQ>(maxima, cutoff);
-            if _mm256_movemask_pd(near) != 0 {
-                best = plain::exact(block * BLOCK, pass, best);
+            if _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_GE_OQ>(maxima, cutoff)) == 0 {
+                continue;
+            }
+            for at in (block * BLOCK..(block + 1) * BLOCK).step_by(LANES) {
+                // SAFETY: the arrays have whole blocks.
+                let (score, bonus) =
+                    unsafe { (_mm256_loadu_pd(score.add(at)), _mm256_loadu_pd(bonus.add(at))) };
+                let value = _mm256_fmadd_pd(bonus, reciprocal, score);
+                let mut near =
+                    _mm256_movemask_pd(_mm256_cmp_pd::<_CMP_GE_OQ>(value, cutoff)) as usize;
+                while near != 0 {
+                    best = plain::better(at + near.trailing_zeros() as usize, pass, best);
+                    near &= near - 1;
+                }
             }
         }
         best
@@ -218,10 +254,10 @@ mod avx2 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn prefetch<W>(row: &[W], at: usize) {
-        for line in (0..BLOCK * size_of::<W>()).step_by(64) {
+    fn prefetch<W>(chunk: &[W; BLOCK]) {
+        for line in (0..size_of_val(chunk)).step_by(64) {
             // A prefetch of any address is harmless; the arithmetic wraps instead of overflowing.
-            let address = row.as_ptr().wrapping_add(at).wrapping_byte_add(line);
+            let address = chunk.as_ptr().wrapping_byte_add(AHEAD_BYTES + line);
             _mm_prefetch::<_MM_HINT_T0>(address.cast());
         }
     }

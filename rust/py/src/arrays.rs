@@ -1,7 +1,7 @@
 //! Borrowed numpy arrays as slices.
 
 use numpy::ndarray::Dimension;
-use numpy::{Element, PyArray1, PyReadonlyArray, PyUntypedArrayMethods};
+use numpy::{Element, PyArray, PyArray1, PyArrayMethods, PyReadonlyArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
@@ -27,15 +27,18 @@ impl<'py, A: Element, B: Element, D: Dimension> Either<'py, A, B, D> {
     /// # Errors
     /// Another type or number of dimensions, naming the `valid` ones.
     pub fn extract(name: &str, valid: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if let Ok(array) = object.extract() {
-            return Ok(Self::A(array));
+        // A cast looks at the type and makes no exception, unlike an extraction.
+        if let Ok(array) = object.cast::<PyArray<A, D>>() {
+            return Ok(Self::A(array.readonly()));
         }
-        object.extract().map(Self::B).map_err(|_| {
-            PyTypeError::new_err(format!(
-                "{name} must be a {valid} array of dimension {:?}",
-                D::NDIM
-            ))
-        })
+        match object.cast::<PyArray<B, D>>() {
+            Ok(array) => Ok(Self::B(array.readonly())),
+            Err(_) => {
+                let n = D::NDIM.unwrap_or(0);
+                let message = format!("{name} must be a {n}-dimensional {valid} array");
+                Err(PyTypeError::new_err(message))
+            }
+        }
     }
 
     /// Its lengths.

@@ -13,6 +13,7 @@ use pie_fast_core::simd::Row;
 use pie_fast_core::{Cancel, Result};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 /// Work (numbers looked at) above which Ctrl-C is looked for: about a tenth of a second.
 pub const LONG: usize = 100_000_000;
@@ -30,9 +31,10 @@ impl<'py> FromPyObject<'_, 'py> for Matrix<'py> {
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         type Three<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
-        let Ok((indptr, indices, values)) = object.extract::<Three<'py>>() else {
+        if !object.is_instance_of::<PyTuple>() {
             return Floats::extract("synergy", "float32 or float64", &object).map(Self::Dense);
-        };
+        }
+        let (indptr, indices, values): Three<'py> = object.extract()?;
         let indptr = indptr
             .extract()
             .map_err(|_| PyTypeError::new_err("indptr must be an int64 array of dimension 1"))?;
@@ -71,7 +73,7 @@ pub trait Visit: Send {
 /// `work` is how many numbers will be looked at.
 pub fn over<V: Visit, D: Dimension>(
     py: Python<'_>,
-    scores: &Floats<'_, D>,
+    scores: &Either<'_, f64, f32, D>,
     matrix: &Matrix<'_>,
     work: usize,
     visit: V,

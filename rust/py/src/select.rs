@@ -1,6 +1,6 @@
 //! Top-k and greedy selection over borrowed numpy arrays.
 
-use crate::arrays::{Either, Floats, slice};
+use crate::arrays::{Either, slice};
 use crate::enter::{detached, interruptible};
 use crate::errors::to_python;
 use crate::matrix::{LONG, Matrix, Visit, over, with_scores};
@@ -121,7 +121,7 @@ pub fn greedy_select<'py>(
     bonus: &str,
     limits: Option<PyLimits<'py>>,
 ) -> PyResult<Chosen<'py>> {
-    let scores = Floats::<Ix1>::extract("scores", "float32 or float64", scores)?;
+    let scores = Either::<f64, f32, Ix1>::extract("scores", "float64 or float32", scores)?;
     let greedy = Greedy(k, bonus_of(bonus)?, self::limits(limits.as_ref())?);
     let long = work(scores.len(), k);
     let chosen = over(py, &scores, &synergy, long, greedy)?;
@@ -139,7 +139,7 @@ pub fn explain_selection(
     bonus: &str,
     limits: Option<PyLimits<'_>>,
 ) -> PyResult<Vec<Reason>> {
-    let scores = Floats::<Ix1>::extract("scores", "float32 or float64", scores)?;
+    let scores = Either::<f64, f32, Ix1>::extract("scores", "float64 or float32", scores)?;
     let explain = Explain(k, bonus_of(bonus)?, self::limits(limits.as_ref())?);
     let long = work(scores.len(), k).saturating_mul(2);
     let steps = over(py, &scores, &synergy, long, explain)?;
@@ -156,7 +156,7 @@ pub fn greedy_select_many<'py>(
     bonus: &str,
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray2<i64>>> {
-    let scores = Floats::<Ix2>::extract("scores", "float32 or float64", scores)?;
+    let scores = Either::<f64, f32, Ix2>::extract("scores", "float64 or float32", scores)?;
     let n_rows = scores.shape()[0];
     let many = Many(n_rows, k, bonus_of(bonus)?, threads);
     let ids = over(py, &scores, &synergy, work(scores.len(), k), many)?;
@@ -172,7 +172,7 @@ pub fn top_k<'py>(
     mask: Option<PyReadonlyArray1<'py, bool>>,
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-    let scores = Floats::<Ix1>::extract("scores", "float32 or float64", scores)?;
+    let scores = Either::<f64, f32, Ix1>::extract("scores", "float64 or float32", scores)?;
     let mask = mask.as_ref().map(|mask| slice("mask", mask)).transpose()?;
     let filter = Filter { mask, finite: false };
     let best = match &scores {

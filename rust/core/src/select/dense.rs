@@ -114,8 +114,7 @@ impl<W: Row> DenseEngine<'_, W> {
             divisor,
             scale: self.scale,
         };
-        let row = self.matrix.row(id);
-        self.best = Some(self.matrix.kernel.step(row, row, &mut pass));
+        self.best = Some(self.matrix.kernel.step(self.matrix.row(id), &mut pass));
     }
 
     /// The first number that was read and is not finite.

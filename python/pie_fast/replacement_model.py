@@ -99,6 +99,7 @@ class ReplacementModel(Replacer):
 
     def __call__(self, prompt: Prompt) -> NDArray[np.float64]:
         """Next-token probabilities at the prompt's answer position: `[vocab]`."""
+        self._check([prompt])
         batch = make_batch([prompt], self.device)
         with torch.no_grad():
             logits = self.host.run(batch.tokens, batch.answer_position, [])
@@ -237,6 +238,7 @@ class ReplacementModel(Replacer):
         pool = self.make_pool(self._globals(circuit.features).tolist())
 
         def answer(prompt: Prompt) -> NDArray[np.float64]:
+            self._check([prompt])
             switches = self._switches([prompt], circuit)
             batch = make_batch([prompt], self.device)
             setup = self.prepare(batch, switches, self._selection(switches))

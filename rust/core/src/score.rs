@@ -23,11 +23,11 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use tiles::Totals;
 
-/// Entries of a slab: half to twice as many are in memory at once, 12 bytes each.
+/// Entries of a slab: a quarter to twice as many are in memory at once, 12 bytes each.
 const SLAB: usize = 1 << 20;
 
-/// Entries of a piece, which one thread loads at once.
-const PIECE: usize = 1 << 16;
+/// Entries of a piece, which one thread loads at once: it and what it becomes stay in cache.
+const PIECE: usize = 1 << 15;
 
 /// Entries below which one thread is faster than several.
 const SMALL: u64 = 1 << 20;
@@ -210,7 +210,7 @@ fn fill_slab(pieces: &mut Pieces<'_>, parts: &mut Vec<Part>) -> Result<usize> {
     let (mut used, mut entries, mut at_block_end) = (0, 0, false);
     // Slabs end where blocks end if they can: a block in two slabs is added to the totals by a
     // sweep over all features.
-    while entries < 2 * SLAB && !(at_block_end && entries >= SLAB / 2) && used < MAX_PARTS {
+    while entries < 2 * SLAB && !(at_block_end && entries >= SLAB / 4) && used < MAX_PARTS {
         let Some(piece) = pieces.next(PIECE)? else { break };
         entries += piece.len();
         at_block_end = piece.ends_block;

@@ -60,6 +60,35 @@ pub fn leading_within<S: Vector>(blocks: &[[S; BLOCK]], lowest: S, highest: S) -
     blocks.iter().position(|block| !within(block)).unwrap_or(blocks.len())
 }
 
+/// Numbers compared by [`over`] together.
+pub const MASK: usize = 64;
+
+/// A bit for each value whose magnitude is over its limit, which is a number; the lowest bit for the
+/// first value. NaN counts as over.
+#[inline]
+pub fn over(values: &[f32; MASK], limits: &[f32; MASK]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 was just seen.
+        return unsafe { avx2::over(values, limits) };
+    }
+    let bit =
+        |(at, (w, limit)): (usize, (&f32, &f32))| u64::from(w.abs() > *limit || w.is_nan()) << at;
+    values.iter().zip(limits).enumerate().map(bit).sum()
+}
+
+/// `out[i] = (joint[i] - first) - others[i]` in f64, rounded to f32, no less than `lowest`; as
+/// many as the shortest slice has. NaN stays NaN.
+#[inline]
+pub fn synergies<J: Real>(joint: &[J], first: f64, others: &[f64], lowest: f32, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 was just seen.
+        return unsafe { avx2::synergies(joint, first, others, lowest, out) };
+    }
+    plain::synergies(joint, first, others, lowest, out);
+}
+
 /// The state that one pass reads and writes; all slices have the same padded length.
 #[derive(Debug)]
 pub struct Pass<'a> {
@@ -136,7 +165,22 @@ fn slack(most: f64, pass: &Pass<'_>) -> f64 {
 }
 
 mod plain {
-    use super::{BLOCK, LANES, Pass, Vector, slack};
+    use super::{BLOCK, LANES, Pass, Real, Vector, slack};
+
+    #[inline(always)]
+    pub fn synergies<J: Real>(
+        joint: &[J],
+        first: f64,
+        others: &[f64],
+        lowest: f32,
+        out: &mut [f32],
+    ) {
+        for ((w, joint), other) in out.iter_mut().zip(joint).zip(others) {
+            let value = ((joint.to_f64() - first) - other) as f32;
+            // Not f32::max, which would turn NaN into the limit.
+            *w = if value < lowest { lowest } else { value };
+        }
+    }
 
     pub fn add_row<W: Vector>(row: &[W], pass: &mut Pass<'_>) -> f64 {
         let reciprocal = 1.0 / pass.divisor;
@@ -176,7 +220,7 @@ mod plain {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{BLOCK, LANES, Pass, Vector, plain, slack};
+    use super::{BLOCK, LANES, MASK, Pass, Real, Vector, plain, slack};
     use std::arch::x86_64::*;
 
     /// How far ahead of the use a row is asked for: the hardware's own prefetch starts anew in
@@ -245,6 +289,31 @@ mod avx2 {
             }
         }
         most
+    }
+
+    /// The plain loop, compiled for AVX2: twice as wide, the same bits.
+    #[target_feature(enable = "avx2")]
+    pub fn synergies<J: Real>(
+        joint: &[J],
+        first: f64,
+        others: &[f64],
+        lowest: f32,
+        out: &mut [f32],
+    ) {
+        plain::synergies(joint, first, others, lowest, out);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn over(values: &[f32; MASK], limits: &[f32; MASK]) -> u64 {
+        let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFF_FFFF));
+        let (values, limits) = (values.as_chunks::<8>().0, limits.as_chunks::<8>().0);
+        values.iter().zip(limits).enumerate().fold(0, |mask, (at, (values, limits))| {
+            // SAFETY: arrays of eight are read.
+            let (w, limit) =
+                unsafe { (_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(limits.as_ptr())) };
+            let over = _mm256_cmp_ps::<_CMP_NLE_UQ>(_mm256_and_ps(w, magnitude), limit);
+            mask | u64::from(_mm256_movemask_ps(over) as u32) << (8 * at)
+        })
     }
 
     #[inline]

@@ -280,8 +280,10 @@ impl<S: Vector, I: Index, W: Real> SparseEngine<'_, S, I, W> {
                 }
                 if f != id && !w.is_zero() {
                     let slot = self.table.add(f as u32, w.to_f64());
-                    if slot.is_open() {
-                        self.heap.extend(self.entry(&slot, floor));
+                    if slot.is_open()
+                        && let Some(entry) = self.entry(&slot, floor)
+                    {
+                        self.heap.push(entry);
                     }
                 }
             }
@@ -297,6 +299,19 @@ impl<S: Vector, I: Index, W: Real> SparseEngine<'_, S, I, W> {
         let floor = self.floor();
         let entries = self.table.open().filter_map(|slot| self.entry(slot, floor));
         self.heap = entries.collect::<Vec<_>>().into();
+    }
+
+    /// Ask for the rows of those that will probably be taken now and next.
+    fn prefetch_rows(&self) {
+        for one in self.list[self.cursor..].iter().take(2) {
+            let start = usize::try_from(self.matrix.indptr[one.id as usize]).unwrap_or(usize::MAX);
+            // Four cache lines of columns and of values; longer rows are read in sequence.
+            for line in 0..4 {
+                let step = line * 64;
+                simd::prefetch(self.matrix.indices, start.saturating_add(step / size_of::<I>()));
+                simd::prefetch(self.matrix.values, start.saturating_add(step / size_of::<W>()));
+            }
+        }
     }
 
     /// The first listed candidate that waits and is not `skip`; the list grows as needed.
@@ -340,6 +355,7 @@ impl<S: Vector, I: Index, W: Real> Engine for SparseEngine<'_, S, I, W> {
             }
         }
         self.heap.extend(looked_at);
+        self.prefetch_rows();
         Ok(best)
     }
 

@@ -142,7 +142,7 @@ def synergy(
     check_absent(dump / SYNERGY_FILE, force=force)
     forwards, backwards = model_calls(estimator.value, size)
     typer.echo(
-        f"{forwards} forward and {backwards} backward passes over "
+        f"pie-fast: note: {forwards} forward and {backwards} backward passes over "
         f"{min(n_prompts, opened.n_prompts)} prompts",
         err=True,
     )

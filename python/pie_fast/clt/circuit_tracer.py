@@ -15,7 +15,6 @@ import hashlib
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -54,8 +53,6 @@ def read_circuit_tracer(
 
         path = folder / f"W_dec_{layer}.safetensors"
         rows = decoder_rows(path, f"W_dec_{layer}", ids.cpu().numpy())
-        if not np.isfinite(rows).all():
-            raise CheckpointError(f"{path}: W_dec_{layer} holds NaN or infinite values")
         return torch.from_numpy(rows).to(device=device, dtype=dtype)
 
     return Clt(

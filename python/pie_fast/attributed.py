@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pie_fast.errors import PieFastError
-from pie_fast.protocols import Feature, SupportsAttributed
+from pie_fast.protocols import Feature, SupportsAttribute, SupportsAttributed
 
 
 def as_float64(array: Any) -> NDArray[np.float64]:
@@ -17,6 +17,12 @@ def as_float64(array: Any) -> NDArray[np.float64]:
         # numpy has no bfloat16, so the tensor is widened before it leaves its library
         array = array.detach().double().cpu()
     return np.asarray(array, dtype=np.float64)
+
+
+def attribute_on(prompts: Any, model: Any) -> None:
+    """Have a model that can do so run its backward on these prompts."""
+    if isinstance(model, SupportsAttribute):
+        model.attribute(prompts)
 
 
 def gradient_and_value(

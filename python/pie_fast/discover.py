@@ -13,7 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pie_fast._native import __version__ as pie_fast_version
+from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior
 from pie_fast.capture import capture, default_switches
 from pie_fast.dump import FeatureDump
@@ -49,6 +52,7 @@ class Plan:
         estimator: Of the synergy: `gradient-difference` or `exact`.
         pool_factor: The pool holds `max(pool_factor * K, 200)` features, or all active ones.
         synergy_prompts: At most so many prompts measure synergy.
+        ablation_prompts: At most so many prompts measure the exact effect of what is kept.
         curve: Also evaluate the selectors over budgets.
         batch_size: Prompts a batch.
     """
@@ -65,6 +69,7 @@ class Plan:
     estimator: str = "gradient-difference"
     pool_factor: float = 4
     synergy_prompts: int = 32
+    ablation_prompts: int = 32
     curve: bool = True
     batch_size: int = 32
 
@@ -135,6 +140,8 @@ def discover(
             chosen = select_features(dump, plan.budget, plan.options, synergy)
         with reporter.stage("interpret"):
             interpretations = _interpret(model, behavior, dump, chosen)
+        with reporter.stage("ablate"):
+            ablation = _ablate(model, behavior, plan, chosen, switches, metric)
         with reporter.stage("evaluate"):
             evaluation = evaluate_circuit(
                 model,
@@ -152,6 +159,7 @@ def discover(
         result: dict[str, Any] = {
             "features": chosen.listed(),
             "interpretations": interpretations,
+            "ablation": ablation,
             "evaluation": evaluation,
             "selector": chosen.selector,
             "curves": curves,
@@ -227,6 +235,41 @@ def _interpret(
     signed = dump.score("signed")[chosen.ids].tolist()
     found = interpret_features(model, dump, chosen.ids.tolist(), behavior.selection, signed)
     return [one.to_dict() for one in found]
+
+
+def _ablate(
+    model: Replacer,
+    behavior: Behavior,
+    plan: Plan,
+    chosen: Ranked,
+    switches: Switches,
+    metric: str,
+) -> dict[str, Any]:
+    """The ground truth beside the first-order scores: each kept feature alone set to baseline."""
+    prompts = behavior.selection[: plan.ablation_prompts]
+    patcher = Patcher(
+        model,
+        prompts,
+        model.make_pool(chosen.ids.tolist()),
+        metric,
+        switches,
+        batch_size=plan.batch_size,
+        mean_of=behavior.selection,
+    )
+    place = np.argsort(np.argsort(chosen.ids))
+    exact = patcher.effects([(i,) for i in range(len(place))])[place]
+    first_order = patcher.first_order(plan.gradient)[place]
+    spread = exact.std() * first_order.std()
+    agreement = float(np.corrcoef(exact.ravel(), first_order.ravel())[0, 1]) if spread else None
+    return {
+        "direction": "noising",
+        "n_prompts": len(prompts),
+        "mean_effect": exact.mean(1).tolist(),
+        "mean_abs_effect": np.abs(exact).mean(1).tolist(),
+        "first_order_mean_effect": first_order.mean(1).tolist(),
+        "first_order_mean_abs_effect": np.abs(first_order).mean(1).tolist(),
+        "pearson_per_prompt": agreement,
+    }
 
 
 def _curves(

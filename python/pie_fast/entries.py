@@ -90,11 +90,15 @@ def all_entries(
     *,
     gradient: str = "full",
     batch_size: int = 32,
+    mean_of: Sequence[Prompt] | None = None,
 ) -> Entries:
-    """Run `prompts` forward and backward and keep every entry in memory."""
+    """Run `prompts` forward and backward and keep every entry in memory.
+
+    `baseline="mean"` averages over `mean_of`, over `prompts` when None.
+    """
     parts = []
     for first, batch in batches(prompts, batch_size, model.device):
-        setup = model.prepare(batch, switches, prompts)
+        setup = model.prepare(batch, switches, mean_of or prompts)
         found = gate_effects(model, setup, metric, gradient=gradient)
         parts.append(entries_of(found, setup, model.clt.n_features, first))
     return Entries(

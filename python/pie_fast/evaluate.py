@@ -78,9 +78,9 @@ def evaluate_circuit(
         seed: Of the bootstrap.
 
     Returns:
-        `behavioral_fidelity`, `kl_divergences` (one a prompt), `faithfulness`, ... with
-        `intervals` (95%, bootstrap over prompts), and under `error_keep` / `error_drop` the
-        summary of each.
+        `behavioral_fidelity`, `kl_divergences` (one a prompt) and `mean_kl` in `kl_direction`,
+        the same with `_reverse` in the other, `faithfulness`, ... with `intervals` (95%,
+        bootstrap over prompts), and under `error_keep` / `error_drop` the summary of each.
     """
     if kl_direction not in ("model||circuit", "circuit||model"):
         raise PieFastError(
@@ -100,7 +100,7 @@ def evaluate_circuit(
         summaries[error] = summarize(measured, kl_direction=kl_direction, seed=seed)
     chosen = summaries[switches.error]
     brief = {
-        f"error_{error}": {k: v for k, v in summary.items() if k != "kl_divergences"}
+        f"error_{error}": {k: v for k, v in summary.items() if not k.startswith("kl_divergences")}
         for error, summary in summaries.items()
     }
     return {
@@ -162,12 +162,13 @@ def summarize(
     measured: Measured, *, kl_direction: str = "model||circuit", seed: int = 0
 ) -> dict[str, Any]:
     """Means and 95% bootstrap intervals of one circuit's figures."""
-    kl = measured.kl if kl_direction == "model||circuit" else measured.kl_reverse
+    kl, reverse = measured.kl, measured.kl_reverse
+    if kl_direction != "model||circuit":
+        kl, reverse = reverse, kl
     rows = np.stack(
         [
             kl,
-            measured.kl,
-            measured.kl_reverse,
+            reverse,
             measured.top1,
             measured.metric,
             measured.metric_model,
@@ -180,7 +181,12 @@ def summarize(
     point = _figures(rows.mean(1))
     spread = [_figures(rows[:, draw].mean(1)) for draw in draws]
     intervals = {key: _interval([s[key] for s in spread]) for key in point}
-    return {**point, "kl_divergences": kl.tolist(), "intervals": intervals}
+    return {
+        **point,
+        "kl_divergences": kl.tolist(),
+        "kl_divergences_reverse": reverse.tolist(),
+        "intervals": intervals,
+    }
 
 
 def fidelity(kl: NDArray[np.float64]) -> float:
@@ -237,12 +243,12 @@ def fidelity_curve(
 
 
 def _figures(means: NDArray[np.float64]) -> dict[str, float | None]:
-    kl, forward, reverse, top1, metric, of_model, of_empty, without = (float(m) for m in means)
+    kl, reverse, top1, metric, of_model, of_empty, without = (float(m) for m in means)
     whole = of_model - of_empty
     ratio = (lambda m: (m - of_empty) / whole) if whole else (lambda _: None)
     return {
         "behavioral_fidelity": 1.0 - min(kl, 1.0),
-        "mean_kl": forward,
+        "mean_kl": kl,
         "mean_kl_reverse": reverse,
         "top1_agreement": top1,
         "metric_circuit": metric,

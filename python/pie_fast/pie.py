@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pie_fast.attributed import gradient_and_value
+from pie_fast.attributed import attribute_on, gradient_and_value
 from pie_fast.circuit import Circuit
 from pie_fast.discovery import Discovery
 from pie_fast.divergence import kl, summary, top1_agreement
@@ -145,6 +145,7 @@ def prune_features(
     """
     settings = Settings(importance=importance, rank_by=rank_by, direction=direction)
     budget, prompts = check_budget(budget_k), prompts_of(target_behavior)
+    attribute_on(prompts, model)
     ranking = pool_of(Patching(model, prompts, direction), budget, budget, settings)
     return set(ranking)
 
@@ -195,6 +196,7 @@ def fap_synergy_reranking(
     budget, prompts = check_budget(k), prompts_of(behaviors)
     pool = feature_set(features)
     check_enough(budget, len(pool), "features of the pool")
+    attribute_on(prompts, model)
     return set(rerank(pool, Patching(model, prompts, direction), budget, settings))
 
 
@@ -327,6 +329,7 @@ def pie_circuit_discovery(
     circuit = Circuit((), **switches)
     budget, prompts = check_budget(budget_k), prompts_of(target_behavior)
     check_restrictable(model, next(iter(prompts)))
+    attribute_on(prompts, model)
     selector, regime = settings.regime(budget)
     size = settings.pool_size(budget) if selector == "fap-synergy" else budget
     patching = Patching(model, prompts, direction)

@@ -52,6 +52,7 @@ method                what it replaces
 ``importances``       one :meth:`ModelLike.importance` per feature
 ``joint_importances`` one :meth:`ModelLike.importance` per pair
 ``directions``        (attribute) deriving denoising from noising
+``attribute``         asking the caller to run a backward before features are scored
 ``attributed``        reading ``gradient`` and ``value`` off the features themselves
 ``fap_scores``        the same for many features at once, without making the arrays
 ``pool``              ranking every active feature
@@ -199,6 +200,14 @@ class SupportsDirections(Protocol):
         The keyword is only passed for a direction that is named here and is not the default,
         ``"noising"``.
         """
+
+
+@runtime_checkable
+class SupportsAttribute(Protocol):
+    """Runs forward and backward itself."""
+
+    def attribute(self, behaviors: Any, /) -> Any:
+        """From now on gradients and values are those on these prompts; the result is ignored."""
 
 
 @runtime_checkable

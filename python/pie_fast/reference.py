@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from pie_fast.attributed import gradient_and_value, is_active, n_rows
+from pie_fast.attributed import attribute_on, gradient_and_value, is_active, n_rows
 from pie_fast.circuit import Circuit
 from pie_fast.discovery import Discovery
 from pie_fast.errors import PieFastError
@@ -111,6 +111,7 @@ def prune_features(
     """The ``budget_k`` active features of largest score."""
     settings = Settings(importance=importance, rank_by=rank_by, direction=direction)
     budget, prompts = check_budget(budget_k), prompts_of(target_behavior)
+    attribute_on(prompts, model)
     return set(_pool(model, prompts, budget, budget, settings)) if budget else set()
 
 
@@ -133,6 +134,7 @@ def fap_synergy_reranking(
     budget, prompts = check_budget(k), prompts_of(behaviors)
     pool = feature_set(features)
     check_enough(budget, len(pool), "features of the pool")
+    attribute_on(prompts, model)
     return set(_rerank(pool, prompts, model, budget, settings))
 
 
@@ -221,6 +223,7 @@ def pie_circuit_discovery(
     Circuit((), **switches)
     budget, prompts = check_budget(budget_k), prompts_of(target_behavior)
     check_restrictable(model, next(iter(prompts)))
+    attribute_on(prompts, model)
     selector, regime = settings.regime(budget)
     size = settings.pool_size(budget) if selector == "fap-synergy" else budget
     kept = pool = _pool(model, prompts, budget, size, settings) if budget else []

@@ -7,7 +7,7 @@ in batches by `attribution`, `synergy`, `evaluate` and `interpret`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pie_fast.behaviors import Prompt, check_prompts
 from pie_fast.circuit import Circuit
 from pie_fast.clt import Clt, load_clt
 from pie_fast.entries import Entries, all_entries
-from pie_fast.errors import PieFastError
+from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.evaluate import evaluate_circuit
 from pie_fast.interpret import interpret_features
 from pie_fast.interpretation import Interpretation
@@ -42,18 +42,34 @@ class AttributedFeature:
     """
 
     id: FeatureId
-    gradient: NDArray[np.float64]
-    value: NDArray[np.float64]
+    gradient: NDArray[np.float64] = field(compare=False, repr=False)
+    value: NDArray[np.float64] = field(compare=False, repr=False)
 
-    def __hash__(self) -> int:
-        return hash(self.id)
+
+@dataclass(frozen=True)
+class _Attribution:
+    """The latest backward.
+
+    Attributes:
+        prompts: That were attributed.
+        metric: By which.
+        key: All that the entries depend on.
+        entries: The outcome.
+    """
+
+    prompts: tuple[Prompt, ...]
+    metric: str
+    key: tuple[Any, ...]
+    entries: Entries
 
 
 class ReplacementModel(Replacer):
     """A language model with its CLT that meets `ModelLike` and all its optional protocols.
 
     Prompts are `pie_fast.behaviors.Prompt`; a collection of them with an attribute `metric` (as
-    `Behavior.behaviors` is) is measured by that, any other by `logit-diff`.
+    `Behavior.behaviors` is) is measured by that. What prompts do not say themselves is as in the
+    latest `attribute`: the metric of a plain list of prompts (`logit-diff` before there was one),
+    and the prompts that `baseline="mean"` averages over.
 
     Attributes:
         switches: What happens to features that are not kept; a baseline of None is the
@@ -70,7 +86,7 @@ class ReplacementModel(Replacer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.switches = Circuit(())
-        self._last: tuple[Sequence[Prompt], Entries] | None = None
+        self._last: _Attribution | None = None
 
     @property
     def clt_features(self) -> Iterator[FeatureId]:
@@ -83,6 +99,7 @@ class ReplacementModel(Replacer):
 
     def __call__(self, prompt: Prompt) -> NDArray[np.float64]:
         """Next-token probabilities at the prompt's answer position: `[vocab]`."""
+        self._check([prompt])
         batch = make_batch([prompt], self.device)
         with torch.no_grad():
             logits = self.host.run(batch.tokens, batch.answer_position, [])
@@ -116,19 +133,14 @@ class ReplacementModel(Replacer):
         return self._patch(pairs, behaviors, direction)
 
     def attribute(self, behaviors: Sequence[Prompt]) -> Entries:
-        """Run prompts forward and backward; remembered until other prompts come."""
-        if self._last is None or (self._last[0] is not behaviors and self._last[0] != behaviors):
-            self._check(behaviors)
-            entries = all_entries(
-                self,
-                behaviors,
-                _metric_of(behaviors),
-                self._switches(behaviors),
-                gradient=self.gradient,
-                batch_size=self.batch_size,
-            )
-            self._last = behaviors, entries
-        return self._last[1]
+        """Run prompts forward and backward; remembered until another `attribute`.
+
+        Raises:
+            BehaviorError: There are no prompts, or the model cannot read one.
+        """
+        metric = _metric_of(behaviors) or "logit-diff"
+        self._last = self._attribution(behaviors, metric, behaviors)
+        return self._last.entries
 
     def attributed(self, feature: FeatureId) -> AttributedFeature:
         """Gradient and value of a feature after the latest `attribute`.
@@ -138,7 +150,7 @@ class ReplacementModel(Replacer):
         """
         if self._last is None:
             raise PieFastError("no gradients yet: call model.attribute(prompts) first")
-        prompts, entries = self._last
+        prompts, entries = self._last.prompts, self._last.entries
         mine = entries.take(entries.feature == feature.to_global(self.clt.n_features))
         shape = len(prompts), max(len(p.tokens) for p in prompts)
         value, gradient = np.zeros(shape), np.zeros(shape)
@@ -198,11 +210,12 @@ class ReplacementModel(Replacer):
             self,
             behaviors,
             self.make_pool(ids.tolist()),
-            _metric_of(behaviors),
+            self._metric(behaviors),
             self._switches(behaviors),
             estimator=estimator,
             direction=direction,
             batch_size=self.batch_size,
+            mean_of=self._mean_of(behaviors),
         ).matrix()
         out = np.empty_like(matrix)
         out[np.ix_(order, order)] = matrix
@@ -211,11 +224,13 @@ class ReplacementModel(Replacer):
     def interpret(
         self, features: Sequence[FeatureId], behaviors: Sequence[Prompt]
     ) -> list[Interpretation]:
-        """What each feature does on these prompts."""
+        """What each feature does on these prompts; the latest `attribute` stays as it is."""
         prompts = [behaviors] if isinstance(behaviors, Prompt) else behaviors
-        entries = self.attribute(prompts)
+        metric, mean_of = self._metric(prompts), self._mean_of(prompts)
+        entries = self._attribution(prompts, metric, mean_of).entries
         ids = self._globals(features)
-        scores = self.fap_scores(features, prompts).mean(1)
+        each, back = np.unique(ids, return_inverse=True)
+        scores = entries.per_prompt(each, len(prompts)).mean(1)[back]
         return interpret_features(self, entries, ids.tolist(), prompts, scores.tolist())
 
     def restricted_to(self, circuit: Circuit) -> Any:
@@ -223,10 +238,10 @@ class ReplacementModel(Replacer):
         pool = self.make_pool(self._globals(circuit.features).tolist())
 
         def answer(prompt: Prompt) -> NDArray[np.float64]:
+            self._check([prompt])
             switches = self._switches([prompt], circuit)
-            setup = self.prepare(
-                make_batch([prompt], self.device), switches, self._mean_of([prompt])
-            )
+            batch = make_batch([prompt], self.device)
+            setup = self.prepare(batch, switches, self._selection(switches))
             with torch.no_grad():
                 return _probabilities(self.run(setup, pool, rest="baseline").logits[0, 0])
 
@@ -237,13 +252,14 @@ class ReplacementModel(Replacer):
     ) -> dict[str, Any]:
         """Everything that is measured of a circuit, see `pie_fast.evaluate`."""
         self._check(test_behaviors)
+        switches = self._switches(test_behaviors, circuit)
         return evaluate_circuit(
             self,
             self._globals(circuit.features).tolist(),
             test_behaviors,
-            metric=_metric_of(test_behaviors),
-            switches=self._switches(test_behaviors, circuit),
-            mean_of=self._mean_of(test_behaviors),
+            metric=self._metric(test_behaviors),
+            switches=switches,
+            mean_of=self._selection(switches),
             kl_direction=kl_direction,
         )
 
@@ -260,10 +276,11 @@ class ReplacementModel(Replacer):
             self,
             behaviors,
             self.make_pool(ids.tolist()),
-            _metric_of(behaviors),
+            self._metric(behaviors),
             self._switches(behaviors),
             direction=direction,
             batch_size=self.batch_size,
+            mean_of=self._mean_of(behaviors),
         )
 
     def _patch(
@@ -287,11 +304,45 @@ class ReplacementModel(Replacer):
             baseline = "counterfactual" if paired else "mean"
         return Switches(baseline, chosen.error, chosen.attention, chosen.activations)
 
+    def _attribution(
+        self, prompts: Sequence[Prompt], metric: str, mean_of: Sequence[Prompt]
+    ) -> _Attribution:
+        """The latest one where it is of just this, else a new one, which is not remembered."""
+        self._check(prompts)
+        switches, kept = self._switches(prompts), tuple(prompts)
+        key = kept, metric, switches, self.gradient, tuple(mean_of)
+        if self._last is not None and self._last.key == key:
+            return self._last
+        entries = all_entries(
+            self,
+            kept,
+            metric,
+            switches,
+            gradient=self.gradient,
+            batch_size=self.batch_size,
+            mean_of=mean_of,
+        )
+        return _Attribution(kept, metric, key, entries)
+
+    def _metric(self, prompts: Any) -> str:
+        known = "logit-diff" if self._last is None else self._last.metric
+        return _metric_of(prompts) or known
+
     def _mean_of(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
-        """Means are taken over the prompts that selection saw, where there were any."""
-        return prompts if self._last is None else self._last[0]
+        return prompts if self._last is None else self._last.prompts
+
+    def _selection(self, switches: Switches) -> Sequence[Prompt]:
+        """The prompts of the means, which must not be those that a circuit is judged on."""
+        if self._last is None and switches.baseline == "mean":
+            raise PieFastError(
+                "baseline 'mean' averages over the prompts that selection saw: call "
+                "model.attribute(prompts) first"
+            )
+        return () if self._last is None else self._last.prompts
 
     def _check(self, prompts: Sequence[Prompt]) -> None:
+        if not prompts:
+            raise BehaviorError("there are 0 prompts; at least 1 is needed")
         check_prompts(prompts, self.host.vocab_size, self.host.n_ctx)
 
 
@@ -327,8 +378,10 @@ def load_model(
     return ReplacementModel(host, clt, ignore_positions=ignore_positions)
 
 
-def _metric_of(prompts: Any) -> str:
-    return str(getattr(prompts, "metric", "logit-diff"))
+def _metric_of(prompts: Any) -> str | None:
+    """The metric that a collection of prompts brings, None where it brings none."""
+    metric = getattr(prompts, "metric", None)
+    return None if metric is None else str(metric)
 
 
 def _probabilities(logits: torch.Tensor) -> NDArray[np.float64]:

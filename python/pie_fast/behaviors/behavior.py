@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import index
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args, overload
 
 from pie_fast.errors import BehaviorError
 
@@ -115,6 +115,16 @@ class Prompts(tuple[Prompt, ...]):
         self = super().__new__(cls, tuple(prompts))
         self.metric = metric
         return self
+
+    @overload
+    def __getitem__(self, at: SupportsIndex, /) -> Prompt: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> Prompts: ...
+    def __getitem__(self, at: SupportsIndex | slice, /) -> Prompt | Prompts:
+        """One prompt, or some that know the same."""
+        if isinstance(at, slice):
+            return Prompts(super().__getitem__(at), self.metric)
+        return super().__getitem__(at)
 
 
 @dataclass(frozen=True)

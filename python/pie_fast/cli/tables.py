@@ -52,14 +52,17 @@ def _features(result: Mapping[str, Any]) -> Table:
     table = Table(title=f"The {len(result['features'])} features of the circuit", expand=True)
     table.add_column("", justify="right")
     table.add_column("feature")
-    table.add_column("FAP", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("|ablation|", justify="right")
     table.add_column("what it does", ratio=1)
-    rows = zip(result["features"], result["interpretations"], strict=True)
-    for feature, told in rows:
+    exact = result["ablation"]["mean_abs_effect"]
+    rows = zip(result["features"], result["interpretations"], exact, strict=True)
+    for feature, told, effect in rows:
         table.add_row(
             str(feature["rank"]),
             f"L{feature['layer']}:{feature['index']}",
-            f"{told['fap_score']:+.3f}",
+            f"{feature['score']:.3f}",
+            f"{effect:.3f}",
             Text(told["label"]),
         )
     return table

@@ -17,13 +17,76 @@ pub const BLOCK: usize = 32;
 /// Partial maxima kept per block, one per vector lane.
 pub const LANES: usize = 4;
 
-/// A row element type with its vector loads.
-pub trait Row: Real {
+/// A number type with its vector loops.
+pub trait Vector: Real {
     #[cfg(target_arch = "x86_64")]
     #[doc(hidden)]
     /// # Safety
     /// `at` points to 4 readable elements.
     unsafe fn load4(at: *const Self) -> std::arch::x86_64::__m256d;
+
+    #[cfg(target_arch = "x86_64")]
+    #[doc(hidden)]
+    /// # Safety
+    /// AVX2 exists.
+    unsafe fn leading_within(blocks: &[[Self; BLOCK]], lowest: Self, highest: Self) -> usize;
+}
+
+/// Ask for the memory of one element that will be read soon; an index out of range does nothing.
+#[inline]
+pub fn prefetch<T>(slice: &[T], index: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(element) = slice.get(index) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address is that of an element, and a prefetch changes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(element).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (slice, index);
+}
+
+/// How many blocks at the start have all their numbers in `[lowest, highest]`; NaN is never in.
+#[inline]
+pub fn leading_within<S: Vector>(blocks: &[[S; BLOCK]], lowest: S, highest: S) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 was just seen.
+        return unsafe { S::leading_within(blocks, lowest, highest) };
+    }
+    let within = |block: &[S; BLOCK]| {
+        // No early exit: this way it becomes a handful of vector comparisons.
+        block.iter().fold(true, |all, &x| all & (x <= highest) & (x >= lowest))
+    };
+    blocks.iter().position(|block| !within(block)).unwrap_or(blocks.len())
+}
+
+/// Numbers compared by [`over`] together.
+pub const MASK: usize = 64;
+
+/// A bit for each value whose magnitude is over its limit, which is a number; the lowest bit for the
+/// first value. NaN counts as over.
+#[inline]
+pub fn over(values: &[f32; MASK], limits: &[f32; MASK]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 was just seen.
+        return unsafe { avx2::over(values, limits) };
+    }
+    let bit =
+        |(at, (w, limit)): (usize, (&f32, &f32))| u64::from(w.abs() > *limit || w.is_nan()) << at;
+    values.iter().zip(limits).enumerate().map(bit).sum()
+}
+
+/// `out[i] = (joint[i] - first) - others[i]` in f64, rounded to f32, no less than `lowest`; as
+/// many as the shortest slice has. NaN stays NaN.
+#[inline]
+pub fn synergies<J: Real>(joint: &[J], first: f64, others: &[f64], lowest: f32, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 was just seen.
+        return unsafe { avx2::synergies(joint, first, others, lowest, out) };
+    }
+    plain::synergies(joint, first, others, lowest, out);
 }
 
 /// The state that one pass reads and writes; all slices have the same padded length.
@@ -71,7 +134,7 @@ impl Kernel {
 
     /// `bonus += row`, the block maxima of `score + bonus / divisor` within rounding, and the
     /// candidate with the largest exact value, the first one of equals.
-    pub fn step<W: Row>(self, row: &[W], pass: &mut Pass<'_>) -> (usize, f64) {
+    pub fn step<W: Vector>(self, row: &[W], pass: &mut Pass<'_>) -> (usize, f64) {
         // Shorter arrays would be read out of bounds below.
         let padded = row.len().next_multiple_of(BLOCK);
         assert!(pass.score.len() == padded && pass.bonus.len() == padded);
@@ -102,9 +165,24 @@ fn slack(most: f64, pass: &Pass<'_>) -> f64 {
 }
 
 mod plain {
-    use super::{BLOCK, LANES, Pass, Row, slack};
+    use super::{BLOCK, LANES, Pass, Real, Vector, slack};
 
-    pub fn add_row<W: Row>(row: &[W], pass: &mut Pass<'_>) -> f64 {
+    #[inline(always)]
+    pub fn synergies<J: Real>(
+        joint: &[J],
+        first: f64,
+        others: &[f64],
+        lowest: f32,
+        out: &mut [f32],
+    ) {
+        for ((w, joint), other) in out.iter_mut().zip(joint).zip(others) {
+            let value = ((joint.to_f64() - first) - other) as f32;
+            // Not f32::max, which would turn NaN into the limit.
+            *w = if value < lowest { lowest } else { value };
+        }
+    }
+
+    pub fn add_row<W: Vector>(row: &[W], pass: &mut Pass<'_>) -> f64 {
         let reciprocal = 1.0 / pass.divisor;
         let mut most = f64::NEG_INFINITY;
         let blocks = row.chunks(BLOCK).zip(pass.bonus.chunks_exact_mut(BLOCK));
@@ -142,7 +220,7 @@ mod plain {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{BLOCK, LANES, Pass, Row, plain, slack};
+    use super::{BLOCK, LANES, MASK, Pass, Real, Vector, plain, slack};
     use std::arch::x86_64::*;
 
     /// How far ahead of the use a row is asked for: the hardware's own prefetch starts anew in
@@ -155,7 +233,7 @@ mod avx2 {
     /// AVX2 and FMA exist; `score` and `bonus` have `row.len()` rounded up to `BLOCK` elements,
     /// `maxima` has `LANES` for each block.
     #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn add_row<W: Row>(row: &[W], pass: &mut Pass<'_>) -> f64 {
+    pub unsafe fn add_row<W: Vector>(row: &[W], pass: &mut Pass<'_>) -> f64 {
         let reciprocal = _mm256_set1_pd(1.0 / pass.divisor);
         let mut most = _mm256_set1_pd(f64::NEG_INFINITY);
         let (whole, tail) = row.as_chunks::<BLOCK>();
@@ -193,7 +271,7 @@ mod avx2 {
     /// `score` and `bonus` point to `BLOCK` elements.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn add_block<W: Row>(
+    unsafe fn add_block<W: Vector>(
         row: &[W; BLOCK],
         score: *const f64,
         bonus: *mut f64,
@@ -211,6 +289,31 @@ mod avx2 {
             }
         }
         most
+    }
+
+    /// The plain loop, compiled for AVX2: twice as wide, the same bits.
+    #[target_feature(enable = "avx2")]
+    pub fn synergies<J: Real>(
+        joint: &[J],
+        first: f64,
+        others: &[f64],
+        lowest: f32,
+        out: &mut [f32],
+    ) {
+        plain::synergies(joint, first, others, lowest, out);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn over(values: &[f32; MASK], limits: &[f32; MASK]) -> u64 {
+        let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFF_FFFF));
+        let (values, limits) = (values.as_chunks::<8>().0, limits.as_chunks::<8>().0);
+        values.iter().zip(limits).enumerate().fold(0, |mask, (at, (values, limits))| {
+            // SAFETY: arrays of eight are read.
+            let (w, limit) =
+                unsafe { (_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(limits.as_ptr())) };
+            let over = _mm256_cmp_ps::<_CMP_NLE_UQ>(_mm256_and_ps(w, magnitude), limit);
+            mask | u64::from(_mm256_movemask_ps(over) as u32) << (8 * at)
+        })
     }
 
     #[inline]
@@ -262,24 +365,58 @@ mod avx2 {
         }
     }
 
-    impl Row for f32 {
+    impl Vector for f32 {
         #[inline]
         unsafe fn load4(at: *const f32) -> __m256d {
             // SAFETY: the caller gives four readable elements and runs with AVX.
             unsafe { _mm256_cvtps_pd(_mm_loadu_ps(at)) }
         }
+
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        unsafe fn leading_within(blocks: &[[f32; BLOCK]], lowest: f32, highest: f32) -> usize {
+            let (low, high) = (_mm256_set1_ps(lowest), _mm256_set1_ps(highest));
+            let within = |block: &[f32; BLOCK]| {
+                let mut all = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+                for eight in block.as_chunks::<8>().0 {
+                    // SAFETY: an array of eight is read.
+                    let x = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
+                    all = _mm256_and_ps(all, _mm256_cmp_ps::<_CMP_LE_OQ>(x, high));
+                    all = _mm256_and_ps(all, _mm256_cmp_ps::<_CMP_GE_OQ>(x, low));
+                }
+                _mm256_movemask_ps(all) == 0xFF
+            };
+            blocks.iter().position(|block| !within(block)).unwrap_or(blocks.len())
+        }
     }
 
-    impl Row for f64 {
+    impl Vector for f64 {
         #[inline]
         unsafe fn load4(at: *const f64) -> __m256d {
             // SAFETY: the caller gives four readable elements and runs with AVX.
             unsafe { _mm256_loadu_pd(at) }
         }
+
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        unsafe fn leading_within(blocks: &[[f64; BLOCK]], lowest: f64, highest: f64) -> usize {
+            let (low, high) = (_mm256_set1_pd(lowest), _mm256_set1_pd(highest));
+            let within = |block: &[f64; BLOCK]| {
+                let mut all = _mm256_castsi256_pd(_mm256_set1_epi64x(-1));
+                for four in block.as_chunks::<4>().0 {
+                    // SAFETY: an array of four is read.
+                    let x = unsafe { _mm256_loadu_pd(four.as_ptr()) };
+                    all = _mm256_and_pd(all, _mm256_cmp_pd::<_CMP_LE_OQ>(x, high));
+                    all = _mm256_and_pd(all, _mm256_cmp_pd::<_CMP_GE_OQ>(x, low));
+                }
+                _mm256_movemask_pd(all) == 0xF
+            };
+            blocks.iter().position(|block| !within(block)).unwrap_or(blocks.len())
+        }
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-impl Row for f32 {}
+impl Vector for f32 {}
 #[cfg(not(target_arch = "x86_64"))]
-impl Row for f64 {}
+impl Vector for f64 {}

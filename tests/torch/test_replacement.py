@@ -15,6 +15,7 @@ import tiny
 from pie_fast.attribution import gate_effects, pool_effects, run_metric
 from pie_fast.behaviors import Prompt
 from pie_fast.model import Switches, make_batch
+from pie_fast.model.assembly import Assembly
 from pie_fast.replacement_model import ReplacementModel
 from torch_prompts import random_prompts
 
@@ -269,6 +270,41 @@ def test_batches_of_gate_sets_equal_one_set_at_a_time(tiny_model: ReplacementMod
             for row in range(len(gates)):
                 one = tiny_model.run(setup, pool, gates[row : row + 1], rest=rest).logits[0]
                 assert torch.allclose(whole[row], one, atol=1e-5)
+
+
+@pytest.mark.parametrize("error", ["keep", "drop"])
+@pytest.mark.parametrize("attention", ["recompute", "freeze"])
+@pytest.mark.parametrize("activations", ["recompute", "freeze"])
+def test_layers_below_the_first_moved_one_are_the_clean_run(
+    tiny_model: ReplacementModel,
+    monkeypatch: pytest.MonkeyPatch,
+    error: str,
+    attention: str,
+    activations: str,
+) -> None:
+    """Not running them must change nothing: neither what comes out nor any effect."""
+    prompts = random_prompts(3)
+    switches = Switches("counterfactual", error, attention, activations)
+    batch = make_batch(prompts, tiny_model.device)
+    ones = torch.ones(1, 6)
+    found: list[list[torch.Tensor]] = []
+    for shortened in (True, False):
+        if not shortened:
+            monkeypatch.setattr(Assembly, "_first_moved", lambda self: -1)
+        setup = tiny_model.prepare(batch, switches, prompts)
+        pool, out = tiny_model.make_pool([1, 20, 52, 60, 100, 130]), []
+        for moved in ([], [0], [2], [3, 5], [4, 5], [1, 5]):
+            gates = ones.clone()
+            gates[0, moved] = 0.25
+            with torch.no_grad():
+                out.append(tiny_model.run(setup, pool, gates).logits)
+            effects = gate_effects(tiny_model, setup, "logit-diff", pool=pool, gates=gates)
+            out.append(pool_effects(effects, setup, pool))
+        whole = gate_effects(tiny_model, setup, "logit-diff", pool=pool)
+        found.append([*out, pool_effects(whole, setup, pool)])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=2e-5)
+    assert found[0][-1].abs().max() > 0.01
 
 
 def test_frozen_attention_and_activations_are_the_clean_runs(

@@ -65,12 +65,12 @@ class Encoder:
         if self.threshold is None:
             return torch.relu(pre)
         threshold = self.threshold if ids is None else self.threshold[ids]
-        return pre * (pre > threshold).to(pre.dtype)
+        return torch.where(pre > threshold, pre, 0.0)
 
     def encode(self, x: Tensor, also: Tensor | None = None) -> Columns:
         """The columns active anywhere in `x`, joined with the ids in `also`."""
         acts = self.activate(self.pre_activations(x))
-        active = (acts.detach() != 0).flatten(0, -2).any(0)
+        active = acts.detach().flatten(0, -2).any(0)
         if also is not None:
             active[also] = True
         ids = active.nonzero().squeeze(-1)

@@ -1,4 +1,9 @@
-"""The MLP outputs of one replacement run, put together layer by layer while it runs."""
+"""The MLP outputs of one replacement run, put together layer by layer while it runs.
+
+With the rest free, the run is the clean one up to the first layer that has a moved feature: below
+it the model's own MLP outputs stand, and at it only what the moved features no longer write is
+taken off what all features wrote there. From the next layer on everything is encoded anew.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,8 @@ class Assembly:
     """Collects what each layer's features write and hands it out as MLP outputs.
 
     Attributes:
-        terms: Per layer the features in play and their `A`.
+        first: The first layer with a moved feature; -1 where no layer is taken from the clean run.
+        terms: Per layer the features in play and their `A`; up to `first` those of the pool only.
         deltas: Per layer `a - b` of the same, detached.
     """
 
@@ -37,6 +43,7 @@ class Assembly:
         self.terms: list[Columns] = []
         self.deltas: list[Tensor] = []
         self._writes: list[Tensor | None] = [None] * clt.n_layers
+        self.first = self._first_moved()
 
     def reader(self, layer: int) -> Hook:
         """The hook that encodes what `layer` reads."""
@@ -45,6 +52,10 @@ class Assembly:
             x = x.to(self.clt.b_dec.dtype)
             if self.gradient == "frozen":
                 x = x.detach()
+            if layer < self.first:
+                self.terms.append(Columns(x.new_zeros(0, dtype=torch.int64), x.new_zeros(1, 1, 0)))
+                self.deltas.append(x.new_zeros(1, 1, 0))
+                return
             ids, a, b = self._features(layer, x)
             gate = self._gate(layer, ids)
             term = a - b if self.rest == "baseline" else a
@@ -54,7 +65,12 @@ class Assembly:
                 term = term.requires_grad_()
             self.terms.append(Columns(ids, term))
             self.deltas.append((a - b).detach())
-            writes = self.clt.decode(layer, ids, term)
+            if layer == self.first:
+                moved = self.clt.decode(layer, ids, term - a.detach())
+                clean = clean_writes(self.clt, self.setup, layer)
+                writes = (self._per_set(moved) + clean).flatten(0, 1)
+            else:
+                writes = self.clt.decode(layer, ids, term)
             for target in range(layer, self.clt.n_layers):
                 part = writes[..., target - layer, :]
                 so_far = self._writes[target]
@@ -67,6 +83,8 @@ class Assembly:
 
         def write(out: Tensor) -> Tensor:
             setup = self.setup
+            if layer < self.first:
+                return setup.mlp_out[layer].repeat(self.n_sets, 1, 1).to(out.dtype)
             fixed = self.clt.b_dec[layer] if self.rest == "free" else setup.empty_out[layer]
             writes = self._writes[layer]
             assert writes is not None, "a layer writes after it reads"
@@ -82,7 +100,11 @@ class Assembly:
         """Ids in play, their activations `a` and baselines `b`, `[n_sets * batch, n_pos, n]`."""
         encoder, base = self.clt.encoders[layer], self.setup.baseline[layer]
         frozen = self.setup.switches.activations == "freeze"
-        if self.rest == "baseline":
+        if layer == self.first:
+            assert self.pool is not None, "only features of a pool are moved"
+            ids = self.pool.by_layer[layer]
+            a = self._clean(layer, ids)
+        elif self.rest == "baseline":
             assert self.pool is not None, "only a pool can be kept while the rest is at baseline"
             ids = self.pool.by_layer[layer]
             a = self._clean(layer, ids) if frozen else encoder.encode_only(x, ids)
@@ -100,6 +122,17 @@ class Assembly:
             b = b.repeat(self.n_sets, 1, 1)
         return ids, a, b
 
+    def _first_moved(self) -> int:
+        if self.rest == "baseline" or self.pool is None:
+            return -1
+        if self.gradient is not None or self.setup.switches.error == "drop":
+            return 0  # what layer 0 reads depends on no feature and no error
+        if self.gates is None:
+            return self.clt.n_layers
+        moved = (self.gates != 1).any(0).cpu()
+        layers = (n for n, slot in enumerate(self.pool.slots) if bool(moved[slot].any()))
+        return next(layers, self.clt.n_layers)
+
     def _clean(self, layer: int, ids: Tensor) -> Tensor:
         return self.setup.clean[layer].at(ids).repeat(self.n_sets, 1, 1)
 
@@ -108,10 +141,27 @@ class Assembly:
         if self.gates is None or self.pool is None:
             return None
         mine = self.gates[:, self.pool.slots[layer]]
-        if self.rest == "baseline":
+        if self.rest == "baseline" or layer == self.first:
             return mine[:, None]
         gate = mine.new_ones(len(mine), len(ids))
         return gate.index_copy(1, torch.searchsorted(ids, self.pool.by_layer[layer]), mine)[:, None]
 
     def _per_set(self, x: Tensor) -> Tensor:
         return x.view(self.n_sets, self.n_prompts, *x.shape[1:])
+
+
+def clean_writes(clt: Clt, setup: Setup, layer: int) -> Tensor:
+    """What features of layers up to `layer` write on the clean run, to the layers from it on.
+
+    Returns:
+        `[batch, n_pos, n_layers - layer, d_model]`.
+    """
+    if layer not in setup.written:
+        total: Tensor | None = None
+        for source in range(layer + 1):
+            columns = setup.clean[source]
+            part = clt.decode(source, columns.ids, columns.values)[..., layer - source :, :]
+            total = part if total is None else total + part
+        assert total is not None
+        setup.written[layer] = total
+    return setup.written[layer]

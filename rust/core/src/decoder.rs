@@ -5,7 +5,7 @@
 
 use crate::dump::FloatType;
 use crate::error::{Error, Result};
-use crate::file::{Source, room, zeros};
+use crate::file::{Source, room};
 use crate::gram_kernel::widen;
 use crate::header::Header;
 use crate::workers::{Spare, Workers};
@@ -16,15 +16,6 @@ const SPAN: usize = 1 << 20;
 
 /// Numbers below which one thread is faster than several.
 const SMALL: usize = 1 << 18;
-
-/// Rows of a tensor, widened to f32.
-#[derive(Debug)]
-pub struct DecoderRows {
-    /// `[n_rows, row_shape..]`, row-major.
-    pub values: Vec<f32>,
-    /// Shape of one row: the tensor's without the first axis.
-    pub row_shape: Vec<usize>,
-}
 
 /// An open decoder tensor.
 #[derive(Debug)]
@@ -116,30 +107,32 @@ impl Decoder {
         Err(self.wrong(format!("row {row} has {bad}, must be finite")))
     }
 
-    /// Read the rows `ids`, in that order, with repeats.
+    /// Read the rows `ids`, in that order, with repeats, into `out`.
     ///
     /// # Shapes
-    /// `[ids.len(), row_shape..]` float32.
+    /// `out` is `[ids.len(), row_shape..]`.
     ///
     /// # Errors
-    /// Ids that are not rows; a number that is not finite; a file that ends too early.
+    /// Ids that are not rows; `out` of another length; a number that is not finite; a file that
+    /// ends too early.
     ///
     /// # Memory
-    /// The result, and 1 MiB per thread.
-    pub fn rows(&self, ids: &[i64], threads: Option<usize>) -> Result<DecoderRows> {
+    /// 1 MiB per thread.
+    pub fn rows(&self, ids: &[i64], threads: Option<usize>, out: &mut [f32]) -> Result<()> {
         let order = self.order(ids)?;
         let len = ids.len().saturating_mul(self.row_len);
-        let mut values = zeros::<f32>(len)?;
-        if self.row_len > 0 {
-            let mut rows: Vec<&mut [f32]> = values.chunks_mut(self.row_len).collect();
-            // Ascending by row, so that neighbours are read together and repeats once.
-            rows = take_in_order(rows, &order);
-            let mut jobs = self.jobs(rows, &order);
-            let spare = Spare::<Scratch>::default();
-            let read = |job: &mut Job<'_>| spare.with(|scratch| self.read(job, scratch));
-            Workers::new(threads, len < SMALL)?.each(&mut jobs, |_, job| read(job))?;
+        if out.len() != len {
+            return Err(Error::argument(format!("out has length {}, must be {len}", out.len())));
         }
-        Ok(DecoderRows { values, row_shape: self.row_shape.clone() })
+        if len == 0 {
+            return Ok(());
+        }
+        // Ascending by row, so that neighbours are read together and repeats once.
+        let rows = take_in_order(out.chunks_mut(self.row_len).collect(), &order);
+        let mut jobs = self.jobs(rows, &order);
+        let spare = Spare::<Scratch>::default();
+        let read = |job: &mut Job<'_>| spare.with(|scratch| self.read(job, scratch));
+        Workers::new(threads, len < SMALL)?.each(&mut jobs, |_, job| read(job))
     }
 
     /// (row, place in the result), ascending by row.

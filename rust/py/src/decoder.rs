@@ -3,11 +3,12 @@
 use crate::arrays::slice;
 use crate::enter::{detached, watched};
 use crate::errors::to_python;
-use numpy::{IxDyn, PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1};
+use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, get_array_module};
 use pie_fast_core::Error;
 use pie_fast_core::decoder::Decoder;
 use pie_fast_core::redundancy::redundancy as cosines;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::path::PathBuf;
 
 /// `[len(ids), *row_shape]` float32: rows of a tensor of a safetensors file.
@@ -21,10 +22,18 @@ pub fn decoder_rows<'py>(
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
     let ids = slice("ids", &ids)?;
-    let rows = detached(py, || Decoder::open(path, tensor)?.rows(ids, threads))?;
+    let decoder = detached(py, || Decoder::open(path, tensor))?;
     let mut shape = vec![ids.len()];
-    shape.extend(&rows.row_shape);
-    PyArray1::from_vec(py, rows.values).reshape(IxDyn(&shape))
+    shape.extend(decoder.row_shape());
+    // numpy's own zeros: a MemoryError where there is no memory, huge pages where there are.
+    let zeros =
+        get_array_module(py)?.call_method1("zeros", (PyTuple::new(py, shape)?, "float32"))?;
+    let rows = zeros.cast_into::<PyArrayDyn<f32>>()?;
+    let mut out = rows.try_readwrite()?;
+    let values = out.as_slice_mut()?;
+    detached(py, || decoder.rows(ids, threads, values))?;
+    drop(out);
+    Ok(rows)
 }
 
 /// `[M, M]` float32 cosines of write vectors; `decoders` are (layer, file, tensor).

@@ -34,8 +34,8 @@ def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
     settings = result["settings"]
     assert (settings["budget"], settings["n_selection"]) == (BUDGET, N_SELECTION)
     assert {"metric", "baseline", "direction", "estimator", "gradient", "seed"} <= set(settings)
-    stages = ["load", "capture", "synergy", "select", "interpret", "evaluate", "curve"]
-    assert list(result["timings"]) == stages
+    stages = {"load", "capture", "synergy", "select", "interpret", "evaluate", "curve"}
+    assert stages <= set(result["timings"])
     assert {"pie-fast", "torch", "transformers", "python"} <= set(result["versions"])
 
 

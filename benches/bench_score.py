@@ -2,18 +2,19 @@
 
     python benches/bench_score.py [--full]
 
-Ours reads the shards, checks every entry, adds in the fixed order (per prompt, per block of 256
-prompts, blocks in order) and gives the same bytes on any number of threads. The peers are given
-their columns in memory, unchecked, and add in whatever order is fastest for them, so their answers
-are equal within rounding; the numpy twin of the tests is equal byte for byte.
+Ours reads the shards by pread, checks every entry, adds in the fixed order (per prompt, per block
+of 256 prompts, blocks in order) and gives the same bytes on any number of threads. numpy, torch and
+numba map the same shards and check nothing; polars and duckdb are given their columns in memory.
+Peers add in whatever order is fastest for them, so their answers are equal within rounding; the
+numpy twin of the tests is equal byte for byte.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,89 +25,104 @@ import pie_fast
 from harness import Peer, Suite, suite
 from making_dumps import zipf_dump
 
-
-@dataclass
-class Columns:
-    """A dump in memory, as the peers like it."""
-
-    n_ids: int
-    n_prompts: int
-    prompt: np.ndarray
-    feature: np.ndarray
-    value: np.ndarray
-
-    @classmethod
-    def read(cls, dump: pie_fast.FeatureDump) -> Columns:
-        entries = dump.entries(0, dump.n_prompts)
-        prompt = np.repeat(np.arange(dump.n_prompts, dtype=np.int32), np.diff(entries.prompt_ptr))
-        feature = entries.feature.astype(np.int64)
-        n_ids = dump.n_layers * dump.n_features
-        return cls(n_ids, dump.n_prompts, prompt, feature, entries.attribution)
+Dump = pie_fast.FeatureDump
 
 
-def numpy_add_at(c: Columns) -> np.ndarray:
-    total = np.zeros(c.n_ids)
-    np.add.at(total, c.feature, c.value.astype(np.float64))
-    return total / c.n_prompts
+def mapped(dump: Dump) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """prompt_ptr, feature and attribution of each shard, mapped."""
+    for shard in dump.manifest["shards"]:
+        path = dump.path / shard["file"]
+        with path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+        yield tuple(
+            np.memmap(path, dtype, "r", start + header[name]["data_offsets"][0], shape)
+            for name, dtype, shape in (
+                ("prompt_ptr", np.int64, shard["n_prompts"] + 1),
+                ("feature", np.uint32, shard["n_active"]),
+                ("attribution", np.float32, shard["n_active"]),
+            )
+        )
 
 
-def numpy_bincount(c: Columns) -> np.ndarray:
-    return np.bincount(c.feature, weights=c.value, minlength=c.n_ids) / c.n_prompts
+def n_ids(dump: Dump) -> int:
+    return dump.n_layers * dump.n_features
 
 
-def runs(c: Columns) -> np.ndarray:
+def numpy_add_at(dump: Dump) -> np.ndarray:
+    total = np.zeros(n_ids(dump))
+    for _, feature, value in mapped(dump):
+        np.add.at(total, feature, value.astype(np.float64))
+    return total / dump.n_prompts
+
+
+def numpy_bincount(dump: Dump) -> np.ndarray:
+    total = np.zeros(n_ids(dump))
+    for _, feature, value in mapped(dump):
+        total += np.bincount(feature, weights=value, minlength=n_ids(dump))
+    return total / dump.n_prompts
+
+
+def run_starts(ptr: np.ndarray, feature: np.ndarray) -> np.ndarray:
     """Where a prompt's entries of a feature begin."""
-    new = np.ones(len(c.feature), bool)
-    new[1:] = (c.feature[1:] != c.feature[:-1]) | (c.prompt[1:] != c.prompt[:-1])
+    new = np.ones(len(feature), bool)
+    np.not_equal(feature[1:], feature[:-1], out=new[1:])
+    new[ptr[:-1][ptr[:-1] < len(feature)]] = True
     return np.flatnonzero(new)
 
 
-def numpy_mean_abs(c: Columns) -> np.ndarray:
-    starts = runs(c)
-    sums = np.abs(np.add.reduceat(c.value.astype(np.float64), starts))
-    total = np.zeros(c.n_ids)
-    np.add.at(total, c.feature[starts], sums)
-    return total / c.n_prompts
+def numpy_mean_abs(dump: Dump) -> np.ndarray:
+    total = np.zeros(n_ids(dump))
+    for ptr, feature, value in mapped(dump):
+        starts = run_starts(ptr, feature)
+        sums = np.abs(np.add.reduceat(value.astype(np.float64), starts))
+        np.add.at(total, feature[starts], sums)
+    return total / dump.n_prompts
 
 
-def torch_signed(c: Columns, add: str) -> Callable[[], np.ndarray]:
+def torch_signed(dump: Dump, add: str) -> np.ndarray:
     import torch
 
-    feature = torch.from_numpy(c.feature)
-    value = torch.from_numpy(c.value)
-
-    def run() -> np.ndarray:
-        total = torch.zeros(c.n_ids, dtype=torch.float64)
-        getattr(total, add)(0, feature, value.double())
-        return (total / c.n_prompts).numpy()
-
-    return run
+    total = torch.zeros(n_ids(dump), dtype=torch.float64)
+    for _, feature, value in mapped(dump):
+        ids = torch.from_numpy(feature.astype(np.int64))
+        getattr(total, add)(0, ids, torch.from_numpy(value.astype(np.float64)))
+    return (total / dump.n_prompts).numpy()
 
 
-def torch_mean_abs(c: Columns) -> Callable[[], np.ndarray]:
+def torch_mean_abs(dump: Dump) -> np.ndarray:
     import torch
 
-    feature, prompt = torch.from_numpy(c.feature), torch.from_numpy(c.prompt)
-    value = torch.from_numpy(c.value)
-
-    def run() -> np.ndarray:
-        new = torch.ones(len(feature), dtype=torch.bool)
-        new[1:] = (feature[1:] != feature[:-1]) | (prompt[1:] != prompt[:-1])
+    total = torch.zeros(n_ids(dump), dtype=torch.float64)
+    for ptr, feature, value in mapped(dump):
+        ids = torch.from_numpy(feature.astype(np.int64))
+        new = torch.ones(len(ids), dtype=torch.bool)
+        new[1:] = ids[1:] != ids[:-1]
+        new[torch.from_numpy(ptr[:-1].copy())] = True
         run_of = torch.cumsum(new, 0) - 1
         sums = torch.zeros(int(run_of[-1]) + 1, dtype=torch.float64)
-        sums.index_add_(0, run_of, value.double())
-        total = torch.zeros(c.n_ids, dtype=torch.float64)
-        total.index_add_(0, feature[new], sums.abs())
-        return (total / c.n_prompts).numpy()
-
-    return run
+        sums.index_add_(0, run_of, torch.from_numpy(value.astype(np.float64)))
+        total.index_add_(0, ids[new], sums.abs())
+    return (total / dump.n_prompts).numpy()
 
 
-def polars_run(c: Columns, rank_by: str) -> Callable[[], np.ndarray]:
+def columns(dump: Dump) -> dict[str, np.ndarray]:
+    """The whole dump in memory, one row per entry."""
+    entries = dump.entries(0, dump.n_prompts)
+    prompt = np.repeat(np.arange(dump.n_prompts, dtype=np.int32), np.diff(entries.prompt_ptr))
+    return {"p": prompt, "f": entries.feature, "g": entries.attribution}
+
+
+def dense(dump: Dump, ids: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    total = np.zeros(n_ids(dump))
+    total[ids] = sums
+    return total / dump.n_prompts
+
+
+def polars_run(dump: Dump, rank_by: str) -> Callable[[], np.ndarray]:
     import polars as pl
 
-    columns = {"p": c.prompt, "f": c.feature.astype(np.uint32), "g": c.value}
-    frame = pl.DataFrame(columns)
+    frame = pl.DataFrame(columns(dump))
     value = pl.col("g").cast(pl.Float64).sum()
 
     def run() -> np.ndarray:
@@ -114,19 +130,16 @@ def polars_run(c: Columns, rank_by: str) -> Callable[[], np.ndarray]:
         if rank_by == "mean_abs":
             table = table.group_by("p", "f").agg(value.abs())
         found = table.group_by("f").agg(value).collect()
-        total = np.zeros(c.n_ids)
-        total[found["f"].to_numpy()] = found["g"].to_numpy()
-        return total / c.n_prompts
+        return dense(dump, found["f"].to_numpy(), found["g"].to_numpy())
 
     return run
 
 
-def duckdb_run(c: Columns, rank_by: str) -> Callable[[], np.ndarray]:
+def duckdb_run(dump: Dump, rank_by: str) -> Callable[[], np.ndarray]:
     import duckdb
 
     connection = duckdb.connect()
-    entries = {"p": c.prompt, "f": c.feature.astype(np.uint32), "g": c.value}
-    connection.register("arrays", entries)
+    connection.register("arrays", columns(dump))
     connection.execute("create table entries as select * from arrays")
     inner = {
         "signed": "entries",
@@ -136,37 +149,37 @@ def duckdb_run(c: Columns, rank_by: str) -> Callable[[], np.ndarray]:
     def run() -> np.ndarray:
         query = f"select f, sum(g::double) as g from {inner} group by f"
         found = connection.execute(query).fetchnumpy()
-        total = np.zeros(c.n_ids)
-        total[found["f"]] = found["g"]
-        return total / c.n_prompts
+        return dense(dump, found["f"], found["g"])
 
     return run
 
 
-def numba_run(c: Columns, rank_by: str) -> Callable[[], np.ndarray]:
+def numba_run(dump: Dump, rank_by: str) -> Callable[[], np.ndarray]:
     import numba
 
     @numba.njit  # type: ignore[untyped-decorator]
-    def signed(feature: Any, value: Any, prompt: Any, total: Any) -> None:
+    def signed(ptr: Any, feature: Any, value: Any, total: Any) -> None:
         for i in range(len(feature)):
             total[feature[i]] += value[i]
 
     @numba.njit  # type: ignore[untyped-decorator]
-    def mean_abs(feature: Any, value: Any, prompt: Any, total: Any) -> None:
-        i = 0
-        while i < len(feature):
-            f, p, s = feature[i], prompt[i], 0.0
-            while i < len(feature) and feature[i] == f and prompt[i] == p:
-                s += value[i]
-                i += 1
-            total[f] += abs(s)
+    def mean_abs(ptr: Any, feature: Any, value: Any, total: Any) -> None:
+        for p in range(len(ptr) - 1):
+            i = ptr[p]
+            while i < ptr[p + 1]:
+                f, s = feature[i], 0.0
+                while i < ptr[p + 1] and feature[i] == f:
+                    s += value[i]
+                    i += 1
+                total[f] += abs(s)
 
     loop = {"signed": signed, "mean_abs": mean_abs}[rank_by]
 
     def run() -> np.ndarray:
-        total = np.zeros(c.n_ids)
-        loop(c.feature, c.value, c.prompt, total)
-        return total / c.n_prompts
+        total = np.zeros(n_ids(dump))
+        for ptr, feature, value in mapped(dump):
+            loop(ptr, feature, value, total)
+        return total / dump.n_prompts
 
     return run
 
@@ -181,7 +194,6 @@ def bench(run: Suite, folder: Path, n_entries: int, n_ids: int, gates: dict[str,
     if not any(run.only in f"score {rank_by} {size}" for rank_by in ("signed", "mean_abs")):
         return
     dump = pie_fast.open_dump(zipf_dump(folder / f"{n_entries}-{n_ids}", n_entries, n_ids))
-    c = Columns.read(dump)
     for rank_by in ("signed", "mean_abs"):
         check_threads(dump, rank_by)
         run.compare(
@@ -189,7 +201,7 @@ def bench(run: Suite, folder: Path, n_entries: int, n_ids: int, gates: dict[str,
             partial(dump.score, rank_by),
             {
                 "pie_fast, one thread": Peer(partial(dump.score, rank_by, threads=1)),
-                **peers(c, rank_by, gates),
+                **peers(dump, rank_by, gates),
             },
             equal=close,
         )
@@ -198,14 +210,14 @@ def bench(run: Suite, folder: Path, n_entries: int, n_ids: int, gates: dict[str,
         lambda: pie_fast.open_dump(dump.path).top_k(400)[0],
         {
             "numpy": Peer(
-                lambda: np.argsort(-numpy_mean_abs(c), kind="stable")[:400], gate=gates["numpy"]
+                lambda: np.argsort(-numpy_mean_abs(dump), kind="stable")[:400], gate=gates["numpy"]
             )
         },
         equal=np.array_equal,
     )
 
 
-def check_threads(dump: pie_fast.FeatureDump, rank_by: str) -> None:
+def check_threads(dump: Dump, rank_by: str) -> None:
     """The same bytes on any number of threads."""
     one = dump.score(rank_by, threads=1).tobytes()
     for threads in (2, 3):
@@ -213,33 +225,39 @@ def check_threads(dump: pie_fast.FeatureDump, rank_by: str) -> None:
             raise AssertionError(f"{rank_by}: other bytes on {threads} threads")
 
 
-def peers(c: Columns, rank_by: str, gates: dict[str, float]) -> dict[str, Peer]:
-    """What computes the same from the columns in memory; libraries that are missing are told."""
+def peers(dump: Dump, rank_by: str, gates: dict[str, float]) -> dict[str, Peer]:
+    """What computes the same; libraries that are missing are told."""
     fast = {"goal": 12, "gate": gates["numpy"]}
     torch_options = {"goal": 20, "gate": gates["torch"]}
     slow = {"goal": 40, "rounds": 3}
     makers: dict[str, tuple[Callable[[], Callable[[], np.ndarray]], dict[str, Any]]]
     if rank_by == "signed":
         makers = {
-            "numpy add.at": (lambda: partial(numpy_add_at, c), fast),
-            "numpy bincount": (lambda: partial(numpy_bincount, c), fast),
-            "torch index_add_": (lambda: torch_signed(c, "index_add_"), torch_options),
-            "torch scatter_add_": (lambda: torch_signed(c, "scatter_add_"), torch_options),
+            "numpy add.at": (lambda: partial(numpy_add_at, dump), fast),
+            "numpy bincount": (lambda: partial(numpy_bincount, dump), fast),
+            "torch index_add_": (lambda: partial(torch_signed, dump, "index_add_"), torch_options),
+            "torch scatter_add_": (
+                lambda: partial(torch_signed, dump, "scatter_add_"),
+                torch_options,
+            ),
         }
     else:
         makers = {
-            "numpy reduceat, add.at": (lambda: partial(numpy_mean_abs, c), fast),
-            "torch index_add_ twice": (lambda: torch_mean_abs(c), torch_options),
+            "numpy reduceat, add.at": (lambda: partial(numpy_mean_abs, dump), fast),
+            "torch index_add_ twice": (lambda: partial(torch_mean_abs, dump), torch_options),
         }
-    makers["polars"] = (lambda: polars_run(c, rank_by), {**slow, "gate": gates["polars"]})
-    makers["duckdb"] = (lambda: duckdb_run(c, rank_by), {**slow, "gate": gates["duckdb"]})
-    note = {"note": "unchecked, no fixed order: what order and checks cost"}
-    makers["numba loop, one thread"] = (lambda: numba_run(c, rank_by), note)
+    makers["polars"] = (lambda: polars_run(dump, rank_by), {**slow, "gate": gates["polars"]})
+    makers["duckdb"] = (lambda: duckdb_run(dump, rank_by), {**slow, "gate": gates["duckdb"]})
+    note = {"note": "unchecked, no fixed order"}
+    makers["numba loop, one thread"] = (lambda: numba_run(dump, rank_by), note)
     found = {}
     for name, (make, options) in makers.items():
         try:
             found[name] = Peer(make(), **options)
+            # A library may be imported in the first call only.
+            found[name].run()
         except ImportError as error:
+            found.pop(name, None)
             print(f"{name} is left out: {error}", file=sys.stderr)
     return found
 

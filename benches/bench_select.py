@@ -143,9 +143,14 @@ def library_peers(synergy: Array, k: int) -> dict[str, Peer]:
 
 
 def dense_problem(m: int) -> tuple[Array, Array]:
+    """Normal scores and a symmetric normal matrix, made without a second copy of it."""
     rng = np.random.default_rng(m)
-    synergy = rng.normal(size=(m, m)).astype(np.float32)
-    synergy += synergy.T
+    synergy = rng.standard_normal((m, m), dtype=np.float32)
+    for start in range(0, m, 512):
+        rows = slice(start, start + 512)
+        synergy[rows, : start + 512] = synergy[: start + 512, rows].T.copy()
+        corner = synergy[rows, rows]
+        synergy[rows, rows] = np.triu(corner) + np.triu(corner, 1).T
     return rng.normal(size=m), synergy
 
 

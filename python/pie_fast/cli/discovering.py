@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,25 @@ from pie_fast.cli.common import (
     print_json,
     terminal,
 )
-from pie_fast.cli.selecting import BonusOption, FormOption, Method, MethodOption
+from pie_fast.cli.selecting import BonusOption, FormOption
+
+
+class AnyMethod(StrEnum):
+    """Every selector."""
+
+    random = "random"
+    magnitude = "magnitude"
+    fap = "fap"
+    fap_synergy = "fap-synergy"
+    paper = "paper"
+    conditional_gradient = "conditional-gradient"
+    auto = "auto"
+
+
+AnyMethodOption = Annotated[
+    AnyMethod,
+    typer.Option("--method", help="The selector; auto is the best, conditional-gradient."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +68,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     behavior: BehaviorOption = "ioi",
     budget: BudgetOption = 50,
-    method: MethodOption = Method.auto,
+    method: AnyMethodOption = AnyMethod.auto,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Keep the run here, not in a temporary folder."),
@@ -70,7 +89,8 @@ def demo(
         str(demo_clt_path()),
         behavior,
         folder,
-        plan={"budget": budget},
+        # fewer prompts for the synergies of the curve, so that the demo stays within its minute
+        plan={"budget": budget, "synergy_prompts": 16},
         options={"method": method.value, "seed": seed},
         device=device,
         n_prompts=None,
@@ -86,7 +106,7 @@ def discover(
     behavior: BehaviorOption,
     budget: BudgetOption,
     out: OutOption,
-    method: MethodOption = Method.auto,
+    method: AnyMethodOption = AnyMethod.auto,
     rank_by: RankByOption = RankBy.mean_abs,
     form: FormOption = Form.clipped,
     bonus: BonusOption = Bonus.mean,

@@ -95,9 +95,9 @@ def _figure(summary: Mapping[str, Any], key: str) -> str:
 
 def _curve(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
     table = Table(title="Fidelity over the budget K")
-    table.add_column("K", justify="right")
+    table.add_column("K", justify="right", min_width=3)
     for name in curves:
-        table.add_column(name, justify="left", no_wrap=True)
+        table.add_column(name.replace("-", " "), justify="left", min_width=11)
     budgets = sorted({int(point["budget"]) for curve in curves.values() for point in curve})
     for k in budgets:
         cells = []
@@ -108,5 +108,5 @@ def _curve(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
     return table
 
 
-def _bar(value: float, width: int = 10) -> str:
+def _bar(value: float, width: int = 5) -> str:
     return f"{value:.3f} " + "█" * round(value * width)

@@ -17,10 +17,9 @@ mod tiles;
 
 use crate::dump::{Dump, Pieces, Rows, Want, Watch};
 use crate::error::{Error, Result};
-use crate::workers::Workers;
+use crate::workers::{Spare, Workers};
 use reduce::Part;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 use tiles::Totals;
 
 /// Entries of a slab: a quarter to twice as many are in memory at once, 12 bytes each.
@@ -175,7 +174,7 @@ fn stream(
     let mut pieces = Pieces::new(dump, 0..dump.n_prompts());
     let mut parts: Vec<Part> = Vec::new();
     let mut done = 0;
-    let buffers = Buffers::default();
+    let buffers = Spare::<Rows>::default();
     loop {
         let used = fill_slab(&mut pieces, &mut parts)?;
         if used == 0 {
@@ -186,20 +185,6 @@ fn stream(
         totals.add(slab, rank_by, workers)?;
         done += slab.iter().map(|part| part.n_entries() as u64).sum::<u64>();
         watch(done, dump.n_active())?;
-    }
-}
-
-/// Loading buffers, as many as there are threads at work.
-#[derive(Default)]
-struct Buffers(Mutex<Vec<Rows>>);
-
-impl Buffers {
-    fn with<T>(&self, work: impl FnOnce(&mut Rows) -> T) -> T {
-        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows = free().pop().unwrap_or_default();
-        let result = work(&mut rows);
-        free().push(rows);
-        result
     }
 }
 

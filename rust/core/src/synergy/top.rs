@@ -110,8 +110,11 @@ impl<'a, J: Real> Panel<'a, J> {
             self.sample();
         }
         let mut out = [0.0; PANEL];
-        for j in 0..first {
-            self.pairs.run(j, first, &mut out[..rows]);
+        for j in 0..(first + rows).saturating_sub(1) {
+            // Column j of the rows under the diagonal; zeros, for the others, are never kept.
+            let start = (j + 1).saturating_sub(first);
+            out[..start].fill(0.0);
+            self.pairs.run(j, first + start, &mut out[start..rows]);
             let mut over = simd::over(&out, &self.threshold);
             while over != 0 {
                 let row = over.trailing_zeros() as usize;
@@ -120,10 +123,7 @@ impl<'a, J: Real> Panel<'a, J> {
             }
         }
         for row in 0..rows {
-            for j in (first..first + rows).filter(|&j| j != first + row) {
-                self.offer(row, j, self.pairs.one(first + row, j));
-            }
-            self.right(row, first + rows);
+            self.right(row, first + row + 1);
         }
         for row in 0..rows {
             self.settle(row)?;

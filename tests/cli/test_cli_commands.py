@@ -34,7 +34,7 @@ def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
     assert result["selector"] and settings["method"] == "auto"
     assert (settings["budget"], settings["n_selection"]) == (BUDGET, N_SELECTION)
     assert {"metric", "baseline", "direction", "estimator", "gradient", "seed"} <= set(settings)
-    stages = {"load", "capture", "synergy", "select", "interpret", "evaluate", "curve"}
+    stages = {"load", "capture", "interpret", "evaluate", "curve"}
     assert stages <= set(result["timings"])
     assert {"pie-fast", "torch", "transformers", "python"} <= set(result["versions"])
 

@@ -30,12 +30,12 @@ def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
     mean = float(np.mean(evaluation["kl_divergences"]))
     assert evaluation["behavioral_fidelity"] == pytest.approx(1 - min(mean, 1))
     assert {"error_keep", "error_drop"} <= set(evaluation)
-    assert result["selector"] == "fap-synergy"
     settings = result["settings"]
+    assert result["selector"] and settings["method"] == "auto"
     assert (settings["budget"], settings["n_selection"]) == (BUDGET, N_SELECTION)
     assert {"metric", "baseline", "direction", "estimator", "gradient", "seed"} <= set(settings)
-    stages = ["load", "capture", "synergy", "select", "interpret", "evaluate", "curve"]
-    assert list(result["timings"]) == stages
+    stages = {"load", "capture", "interpret", "evaluate", "curve"}
+    assert stages <= set(result["timings"])
     assert {"pie-fast", "torch", "transformers", "python"} <= set(result["versions"])
 
 

@@ -208,7 +208,7 @@ def test_a_failure_under_force_leaves_the_old_run(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     out = tmp_path / "run"
-    command = ("discover", *world.sources, "--no-curve", "--out", out)
+    command = ("discover", *world.sources, "--method", "fap-synergy", "--no-curve", "--out", out)
     assert run_cli(*command, "-k", 3).code == 0
     before = contents(out)
 

@@ -143,9 +143,14 @@ def library_peers(synergy: Array, k: int) -> dict[str, Peer]:
 
 
 def dense_problem(m: int) -> tuple[Array, Array]:
+    """Normal scores and a symmetric normal matrix, made without a second copy of it."""
     rng = np.random.default_rng(m)
-    synergy = rng.normal(size=(m, m)).astype(np.float32)
-    synergy += synergy.T
+    synergy = rng.standard_normal((m, m), dtype=np.float32)
+    for start in range(0, m, 512):
+        rows = slice(start, start + 512)
+        synergy[rows, : start + 512] = synergy[: start + 512, rows].T.copy()
+        corner = synergy[rows, rows]
+        synergy[rows, rows] = np.triu(corner) + np.triu(corner, 1).T
     return rng.normal(size=m), synergy
 
 
@@ -214,14 +219,17 @@ def circulant(m: int, half: int = 25) -> tuple[Array, tuple[Array, Array, Array]
     rng = np.random.default_rng(m)
     steps = np.unique(rng.integers(1, m // 2, half))
     steps = np.concatenate([steps, m - steps])
-    columns = np.sort((np.arange(m)[:, None] + steps) % m, axis=1).astype(np.int32)
-    rows = np.arange(m, dtype=np.uint64)[:, None]
-    others = columns.astype(np.uint64)
-    low, high = np.minimum(rows, others), np.maximum(rows, others)
-    mixed = (low * np.uint64(0x9E3779B97F4A7C15)) ^ (high * np.uint64(0xC2B2AE3D27D4EB4F))
-    weights = ((mixed >> np.uint64(40)).astype(np.float32) / 2**23 - 1) * np.float32(2)
+    columns = np.empty((m, len(steps)), dtype=np.int32)
+    values = np.empty((m, len(steps)), dtype=np.float32)
+    for start in range(0, m, 1 << 18):
+        rows = np.arange(start, min(start + (1 << 18), m))[:, None]
+        others = np.sort((rows + steps) % m, axis=1)
+        columns[start : start + len(rows)] = others
+        low, high = np.minimum(rows, others), np.maximum(rows, others)
+        mixed = (low * 0x9E3779B97F4A7C1 ^ high * 0x2B2AE3D27D4EB4F) >> 8 & 0xFFFFFF
+        values[start : start + len(rows)] = mixed / 2**22 - 2
     indptr = np.arange(m + 1, dtype=np.int64) * len(steps)
-    return rng.random(m), (indptr, columns.ravel(), weights.ravel())
+    return rng.random(m), (indptr, columns.ravel(), values.ravel())
 
 
 def numpy_full(scores: Array, csr: tuple[Array, Array, Array], k: int) -> Array:
@@ -241,13 +249,16 @@ def numpy_full(scores: Array, csr: tuple[Array, Array, Array], k: int) -> Array:
 
 
 def numpy_touched(scores: Array, csr: tuple[Array, Array, Array], k: int) -> Array:
-    """The idea of pie_fast in numpy: untouched ones wait in score order, touched are rescanned."""
+    """The idea of pie_fast in numpy: untouched ones wait in score order, touched are rescanned.
+
+    Rows have at most 64 entries here.
+    """
     indptr, indices, values = csr
     listed = np.argpartition(-scores, 2 * k)[: 2 * k]
     listed = listed[np.lexsort((listed, -scores[listed]))].tolist()
     bonus = np.zeros_like(scores)
     moved = np.zeros(len(scores), dtype=bool)
-    touched, n_touched, cursor = np.empty(len(indices), dtype=np.int32), 0, 0
+    touched, n_touched, cursor = np.empty(64 * k, dtype=np.int32), 0, 0
     taken: list[int] = []
     for n in range(k):
         while moved[listed[cursor]]:

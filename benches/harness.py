@@ -1,8 +1,9 @@
 """Compare ways to the same answer in one process, and fail when a promise is missed.
 
 Candidates are interleaved: every round runs each of them for a moment (short ones several times, so
-that each is met with warm caches), so that a slow minute of the machine meets all. Answers are asserted equal before a figure is printed. Only ratios (peer / ours) of the
-minima of one run are gated, never times; a gate that is missed is measured once more.
+that each is met with warm caches), and a slow minute of the machine meets all. Answers are asserted
+equal before a figure is printed. Only ratios (peer / ours) of the minima of one run are gated,
+never times; a gate that is missed is measured once more.
 """
 
 from __future__ import annotations

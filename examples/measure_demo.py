@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from demo_corpus import batch
 from pie_fast.behaviors import Behavior, Prompt, known_behaviors, load_behavior
+from pie_fast.behaviors.registry import SMALL_TASKS
 
 DEMO = Path("python/pie_fast/data/demo")
 
@@ -234,10 +235,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=DEMO / "model")
     parser.add_argument("--clt", type=Path, default=DEMO / "clt")
     parser.add_argument("--behaviors", nargs="*", default=list(known_behaviors()))
-    parser.add_argument("--budgets", nargs="*", type=int, default=[20, 35, 50, 75, 100, 200, 400])
+    parser.add_argument("--budgets", nargs="*", type=int, default=[20, 35, 50, 75, 100, 200])
     parser.add_argument("--n-selection", type=int, default=96)
     parser.add_argument("--n-held-out", type=int, default=128)
-    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     r = Replacement(args.model, args.clt)
@@ -246,8 +247,8 @@ def main() -> None:
         behavior = load_behavior(
             name,
             tokenizer=r.tokenizer,
-            n_selection=args.n_selection,
-            n_held_out=args.n_held_out,
+            n_selection=min(args.n_selection, SMALL_TASKS.get(name, 10**9) // 2),
+            n_held_out=min(args.n_held_out, SMALL_TASKS.get(name, 10**9) // 2),
             seed=args.seed,
         )
         numbers = behaviour_numbers(r, behavior) | curve(r, behavior, args.budgets)

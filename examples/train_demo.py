@@ -1,6 +1,6 @@
 """Train the embedded demo model and its cross-layer transcoder, from nothing, on two CPU cores.
 
-    python examples/train_demo.py all --work build/demo
+    python examples/train_demo.py all --work runs/demo
 
 Four stages, each resumable from its own safetensors checkpoints (an interrupted run is simply
 started again):
@@ -310,13 +310,13 @@ def main() -> None:
     """Parse the command line and run the stages asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("stage", choices=["tokenizer", "model", "clt", "export", "all"])
-    parser.add_argument("--work", type=Path, default=Path("build/demo"), help="checkpoints")
+    parser.add_argument("--work", type=Path, default=Path("runs/demo"), help="checkpoints")
     parser.add_argument("--out", type=Path, default=Path("python/pie_fast/data/demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model-steps", type=int, default=2000)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--clt-steps", type=int, default=2000)
-    parser.add_argument("--kl-steps", type=int, default=300)
+    parser.add_argument("--clt-steps", type=int, default=1200)
+    parser.add_argument("--kl-steps", type=int, default=200)
     parser.add_argument("--kl-weight", type=float, default=1.0)
     parser.add_argument("--clt-lr", type=float, default=2e-3)
     parser.add_argument("--features", type=int, default=1024)

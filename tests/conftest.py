@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+
+# Machines are shared: how long one example takes says nothing about the code.
+settings.register_profile("pie_fast", deadline=None)
+settings.load_profile("pie_fast")
 
 if TYPE_CHECKING:
     from pie_fast.replacement_model import ReplacementModel

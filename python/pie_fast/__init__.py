@@ -40,6 +40,7 @@ _PUBLIC = {
     "fap_synergy_reranking": "pie",
     "greedy_select": "select",
     "greedy_select_many": "select",
+    "improve_by_swaps": "select",
     "interpret_feature": "pie",
     "load_behavior": "behaviors",
     "load_model": "replacement_model",

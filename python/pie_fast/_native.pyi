@@ -38,6 +38,14 @@ def greedy_select(
 def explain_selection(
     scores: _Floats, synergy: _Synergy, k: int, bonus: str, limits: _Limits | None = None
 ) -> list[tuple[int, float, float, float, tuple[int, float] | None]]: ...
+def improve_by_swaps(
+    scores: _Floats,
+    synergy: _Synergy,
+    ids: NDArray[np.int64],
+    bonus: str,
+    max_swaps: int,
+    limits: _Limits | None = None,
+) -> tuple[NDArray[np.int64], tuple[float, float], list[tuple[int, int]]]: ...
 def greedy_select_many(
     scores: _Floats, synergy: _Synergy, k: int, bonus: str, threads: int | None
 ) -> NDArray[np.int64]: ...

@@ -172,6 +172,14 @@ class Patcher:
                 out[at : at + len(moved), columns] = change.double().cpu().numpy()
         return out
 
+    def first_order(self, gradient: str = "full") -> NDArray[np.float64]:
+        """First-order effect of each pool feature at the clean run: `[len(pool), n_prompts]`."""
+        parts = []
+        for _, setup in self.setups:
+            found = gate_effects(self.model, setup, self.metric, gradient=gradient)
+            parts.append(pool_effects(found, setup, self.pool)[0].double().cpu().numpy())
+        return np.concatenate(parts).T
+
     def _values(self, setup: Setup, sets: Sequence[Sequence[int]]) -> Tensor:
         run = self.model.run(setup, self.pool, self.gates(sets), rest=self.rest)
         return run_metric(setup, run, self.metric)

@@ -7,14 +7,19 @@ RUN/result.json    features, interpretations, evaluation, curves, settings, timi
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pie_fast.behaviors import Behavior
+import numpy as np
+
+from pie_fast._native import __version__ as pie_fast_version
+from pie_fast.attribution import Patcher
+from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.capture import capture, default_switches
+from pie_fast.conditional import conditional_gradient
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
@@ -29,8 +34,8 @@ from pie_fast.synergy_pool import measure_synergy
 #: budgets of the fidelity curve
 CURVE = (5, 10, 20, 35, 50, 75, 100, 150, 200, 400, 800)
 
-#: selectors that every curve compares
-COMPARED = ("random", "magnitude", "fap", "fap-synergy")
+#: the conditional gradient grows so far for the curve: beyond, every selector is close to the model
+GROWN_CURVE = 100
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Plan:
         estimator: Of the synergy: `gradient-difference` or `exact`.
         pool_factor: The pool holds `max(pool_factor * K, 200)` features, or all active ones.
         synergy_prompts: At most so many prompts measure synergy.
+        ablation_prompts: At most so many prompts measure the exact effect of what is kept.
+        step: Features that enter after each pass of the conditional gradient.
         curve: Also evaluate the selectors over budgets.
         batch_size: Prompts a batch.
     """
@@ -64,6 +71,8 @@ class Plan:
     estimator: str = "gradient-difference"
     pool_factor: float = 4
     synergy_prompts: int = 32
+    ablation_prompts: int = 32
+    step: int = 5
     curve: bool = True
     batch_size: int = 32
 
@@ -72,6 +81,12 @@ class Plan:
             raise BudgetError(f"budget {self.budget} is not valid; budgets start at 1")
         if not self.pool_factor >= 1:
             raise PieFastError(f"pool_factor {self.pool_factor} is not a number of at least 1")
+
+    @property
+    def method(self) -> str:
+        """The plan's method; `auto` is the best there is, which needs the model."""
+        method = self.options.method
+        return "conditional-gradient" if method == "auto" else method
 
     def switches(self, behavior: Behavior) -> Switches:
         """Of every replacement run."""
@@ -115,153 +130,219 @@ def discover(
         OutputExistsError: `out` exists and `force` was not given.
     """
     reporter = reporter or Reporter()
-    metric, switches = plan.metric or behavior.metric, plan.switches(behavior)
     with new_folder(out, force=force, resume=resume) as folder:
-        with reporter.stage("capture") as advance:
-            dump = capture(
-                model,
-                behavior,
-                folder / "dump",
-                metric=metric,
-                switches=switches,
-                gradient=plan.gradient,
-                batch_size=plan.batch_size,
-                resume=(folder / "dump").exists(),
-                progress=advance,
-            )
-        synergy = _synergy(model, behavior, plan, dump, switches, metric, reporter)
-        with reporter.stage("select"):
-            chosen = select_features(dump, plan.budget, plan.options, synergy)
-        with reporter.stage("interpret"):
-            interpretations = _interpret(model, behavior, dump, chosen)
-        with reporter.stage("evaluate"):
-            evaluation = evaluate_circuit(
-                model,
-                chosen.ids.tolist(),
-                behavior.held_out or behavior.selection,
-                metric=metric,
-                switches=switches,
-                mean_of=behavior.selection,
-                seed=plan.options.seed,
-            )
-        evaluation["split"] = "held_out" if behavior.held_out else "selection"
-        curves = {}
-        if plan.curve:
-            curves = _curves(model, behavior, plan, dump, switches, metric, synergy, reporter)
+        stages = _Stages(model, behavior, plan, folder, reporter)
+        chosen = stages.select()
         result: dict[str, Any] = {
             "features": chosen.listed(),
-            "interpretations": interpretations,
-            "evaluation": evaluation,
+            "interpretations": stages.interpret(chosen),
+            "ablation": stages.ablate(chosen),
+            "evaluation": stages.evaluate(chosen),
             "selector": chosen.selector,
-            "curves": curves,
-            "n_interpreted": len(interpretations),
-            "n_active": len(dump.active_features()),
+            "curves": stages.curves() if plan.curve else {},
+            "n_interpreted": len(chosen.ids),
+            "n_active": stages.n_active,
             "n_dictionary": model.clt.n_layers * model.clt.n_features,
-            "settings": {
-                **asdict(plan),
-                **chosen.settings,
-                "metric": metric,
-                **switches.to_dict(),
-                "model": model.host.name,
-                "clt": model.clt.name,
-                "behavior": behavior.name,
-                "behavior_hash": behavior.hash,
-                "behavior_seed": behavior.seed,
-                "n_selection": len(behavior.selection),
-                "n_held_out": len(behavior.held_out),
-            },
+            "settings": stages.settings(chosen),
             "timings": {name: round(spent, 4) for name, spent in reporter.timings.items()},
             "versions": versions(),
         }
-        result["settings"].pop("options")
         write_json(folder / "result.json", result)
     return result
 
 
 def versions() -> dict[str, str]:
     """What made a result."""
-    names = ("pie-fast", "torch", "transformers", "transformer-lens", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    names = ("torch", "transformers", "transformer-lens", "numpy", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "pie-fast": pie_fast_version,
+        **{name: version(name) for name in names},
+    }
 
 
-def _synergy(
-    model: Replacer,
-    behavior: Behavior,
-    plan: Plan,
-    dump: FeatureDump,
-    switches: Switches,
-    metric: str,
-    reporter: Reporter,
-) -> SynergyMatrix | None:
-    if not plan.curve and plan.options.regime(plan.budget) != "fap-synergy":
-        return None
-    n_active = len(dump.active_features())
-    if plan.budget > n_active:
-        raise BudgetError(f"budget {plan.budget} exceeds the {n_active} active features")
-    with reporter.stage("synergy") as advance:
-        return measure_synergy(
-            model,
-            behavior.selection[: plan.synergy_prompts],
-            dump,
-            plan.pool_size(n_active),
-            rank_by=plan.options.rank_by,
-            metric=metric,
-            switches=switches,
-            estimator=plan.estimator,
-            direction=plan.direction,
-            batch_size=plan.batch_size,
-            mean_of=behavior.selection,
-            progress=advance,
-        )
+class _Stages:
+    """The stages of one run: each is timed, and what several need is made once."""
 
+    def __init__(
+        self, model: Replacer, behavior: Behavior, plan: Plan, folder: Path, reporter: Reporter
+    ) -> None:
+        self.model, self.behavior, self.plan = model, behavior, plan
+        self.reporter = reporter
+        self.metric = plan.metric or behavior.metric
+        self.switches = plan.switches(behavior)
+        self.dump = self._capture(folder / "dump")
+        self.active = self.dump.active_features()
+        self.n_active = len(self.active)
+        if plan.budget > self.n_active:
+            raise BudgetError(f"budget {plan.budget} exceeds the {self.n_active} active features")
 
-def _interpret(
-    model: Replacer, behavior: Behavior, dump: FeatureDump, chosen: Ranked
-) -> list[dict[str, Any]]:
-    """Only the features kept; their cost is the cost of the run that grows with K."""
-    signed = dump.score("signed")[chosen.ids].tolist()
-    found = interpret_features(model, dump, chosen.ids.tolist(), behavior.selection, signed)
-    return [one.to_dict() for one in found]
+    @property
+    def judged_on(self) -> tuple[Prompt, ...]:
+        """Held-out prompts; those of selection where a behaviour has no others."""
+        return self.behavior.held_out or self.behavior.selection
 
+    def select(self) -> Ranked:
+        """The K features, by the plan's method."""
+        if self.plan.method == "conditional-gradient":
+            return self.grown.first(self.plan.budget)
+        synergy = None
+        if self.plan.options.regime(self.plan.budget) == "fap-synergy":
+            synergy = self.synergy
+        with self.reporter.stage("select"):
+            return select_features(self.dump, self.plan.budget, self.plan.options, synergy)
 
-def _curves(
-    model: Replacer,
-    behavior: Behavior,
-    plan: Plan,
-    dump: FeatureDump,
-    switches: Switches,
-    metric: str,
-    synergy: SynergyMatrix | None,
-    reporter: Reporter,
-) -> dict[str, list[dict[str, float]]]:
-    with reporter.stage("curve") as advance:
-        return fidelity_curve(
-            model,
-            selector_orders(dump, synergy, plan.options, COMPARED, max(CURVE)),
-            sorted({*CURVE, plan.budget}),
-            behavior.held_out or behavior.selection,
-            metric=metric,
-            switches=switches,
-            mean_of=behavior.selection,
-            progress=advance,
-        )
+    @cached_property
+    def grown(self) -> Ranked:
+        """The circuit that the conditional gradient grows, as long as any budget needs it."""
+        longest = min(max(self.plan.budget, GROWN_CURVE if self.plan.curve else 0), self.n_active)
+        with self.reporter.stage("grow") as advance:
+            found = conditional_gradient(
+                self.model,
+                self.behavior.selection,
+                self.active,
+                longest,
+                batch=self.plan.step,
+                switches=self.switches,
+                batch_size=self.plan.batch_size,
+                progress=advance,
+            )
+        made = {"step": self.plan.step, "passes": found.passes, "grown_on": "kl"}
+        return Ranked(found.ids, found.scores, "conditional-gradient", self.dump.n_features, made)
+
+    @cached_property
+    def synergy(self) -> SynergyMatrix:
+        """Pair synergies of the pool."""
+        plan = self.plan
+        with self.reporter.stage("synergy") as advance:
+            return measure_synergy(
+                self.model,
+                self.behavior.selection[: plan.synergy_prompts],
+                self.dump,
+                plan.pool_size(self.n_active),
+                rank_by=plan.options.rank_by,
+                metric=self.metric,
+                switches=self.switches,
+                estimator=plan.estimator,
+                direction=plan.direction,
+                batch_size=plan.batch_size,
+                mean_of=self.behavior.selection,
+                progress=advance,
+            )
+
+    def interpret(self, chosen: Ranked) -> list[dict[str, Any]]:
+        """Only the features kept: the cost of the run that grows with K."""
+        with self.reporter.stage("interpret"):
+            signed = self.dump.score("signed")[chosen.ids].tolist()
+            found = interpret_features(
+                self.model, self.dump, chosen.ids.tolist(), self.behavior.selection, signed
+            )
+        return [one.to_dict() for one in found]
+
+    def ablate(self, chosen: Ranked) -> dict[str, Any]:
+        """The ground truth beside first-order effects: each kept feature alone at its baseline."""
+        prompts = self.behavior.selection[: self.plan.ablation_prompts]
+        place = np.argsort(np.argsort(chosen.ids))
+        with self.reporter.stage("ablate"):
+            patcher = Patcher(
+                self.model,
+                prompts,
+                self.model.make_pool(chosen.ids.tolist()),
+                self.metric,
+                self.switches,
+                batch_size=self.plan.batch_size,
+                mean_of=self.behavior.selection,
+            )
+            exact = patcher.effects([(i,) for i in range(len(place))])[place]
+            first_order = patcher.first_order(self.plan.gradient)[place]
+        spread = exact.std() * first_order.std()
+        agreement = float(np.corrcoef(exact.ravel(), first_order.ravel())[0, 1]) if spread else None
+        return {
+            "direction": "noising",
+            "n_prompts": len(prompts),
+            "mean_effect": exact.mean(1).tolist(),
+            "mean_abs_effect": np.abs(exact).mean(1).tolist(),
+            "first_order_mean_effect": first_order.mean(1).tolist(),
+            "first_order_mean_abs_effect": np.abs(first_order).mean(1).tolist(),
+            "pearson_per_prompt": agreement,
+        }
+
+    def evaluate(self, chosen: Ranked) -> dict[str, Any]:
+        """The circuit against the model, on prompts that nothing before has seen."""
+        with self.reporter.stage("evaluate"):
+            found = evaluate_circuit(
+                self.model,
+                chosen.ids.tolist(),
+                self.judged_on,
+                metric=self.metric,
+                switches=self.switches,
+                mean_of=self.behavior.selection,
+                seed=self.plan.options.seed,
+            )
+        return {**found, "split": "held_out" if self.behavior.held_out else "selection"}
+
+    def curves(self) -> dict[str, list[dict[str, float | None]]]:
+        """Fidelity over budgets of every selector."""
+        longest = min(max(*CURVE, self.plan.budget), self.n_active)
+        orders = selector_orders(self.dump, self.synergy, self.plan.options, longest)
+        orders["conditional-gradient"] = self.grown.ids.tolist()
+        with self.reporter.stage("curve") as advance:
+            return fidelity_curve(
+                self.model,
+                orders,
+                sorted({*CURVE, self.plan.budget}),
+                self.judged_on,
+                metric=self.metric,
+                switches=self.switches,
+                mean_of=self.behavior.selection,
+                progress=advance,
+            )
+
+    def settings(self, chosen: Ranked) -> dict[str, Any]:
+        """Every choice of the run."""
+        behavior = self.behavior
+        plan = {key: value for key, value in asdict(self.plan).items() if key != "options"}
+        return {
+            **plan,
+            **vars(self.plan.options),
+            **chosen.settings,
+            "budget": self.plan.budget,
+            "metric": self.metric,
+            **self.switches.to_dict(),
+            "model": self.model.host.name,
+            "clt": self.model.clt.name,
+            "behavior": behavior.name,
+            "behavior_hash": behavior.hash,
+            "behavior_seed": behavior.seed,
+            "n_selection": len(behavior.selection),
+            "n_held_out": len(behavior.held_out),
+        }
+
+    def _capture(self, path: Path) -> FeatureDump:
+        with self.reporter.stage("capture") as advance:
+            return capture(
+                self.model,
+                self.behavior,
+                path,
+                metric=self.metric,
+                switches=self.switches,
+                gradient=self.plan.gradient,
+                batch_size=self.plan.batch_size,
+                resume=path.exists(),
+                progress=advance,
+            )
 
 
 def selector_orders(
-    dump: FeatureDump,
-    synergy: SynergyMatrix | None,
-    options: Options,
-    methods: Sequence[str],
-    longest: int,
+    dump: FeatureDump, synergy: SynergyMatrix, options: Options, longest: int
 ) -> dict[str, list[int]]:
-    """Each selector's features in order, up to `longest`; synergy goes on by rank past its pool."""
-    longest = min(longest, len(dump.active_features()))
+    """Features of each selector that needs a dump only, in order; past its pool synergy goes on
+    by rank."""
     orders = {}
-    for method in methods:
+    for method in ("random", "magnitude", "fap"):
         one = replace(options, method=method)
-        if method != "fap-synergy":
-            orders[method] = select_features(dump, longest, one).ids.tolist()
-        elif synergy is not None:
-            whole = select_features(dump, min(longest, len(synergy.pool)), one, synergy)
-            orders[method] = extend_by_rank(dump, whole, longest, one.rank_by).ids.tolist()
+        orders[method] = select_features(dump, longest, one).ids.tolist()
+    one = replace(options, method="fap-synergy")
+    pooled = select_features(dump, min(longest, len(synergy)), one, synergy)
+    orders["fap-synergy"] = extend_by_rank(dump, pooled, longest, one.rank_by).ids.tolist()
     return orders

@@ -205,7 +205,7 @@ def fidelity_curve(
     mean_of: Sequence[Prompt] = (),
     batch_size: int = 64,
     progress: Progress | None = None,
-) -> dict[str, list[dict[str, float]]]:
+) -> dict[str, list[dict[str, float | None]]]:
     """Fidelity over budgets for several selectors.
 
     Args:
@@ -227,7 +227,7 @@ def fidelity_curve(
         completeness=False,
         progress=progress,
     )
-    curves: dict[str, list[dict[str, float]]] = {name: [] for name in orders}
+    curves: dict[str, list[dict[str, float | None]]] = {name: [] for name in orders}
     for (name, k), measured in zip(points, found, strict=True):
         whole = measured.metric_model.mean() - measured.metric_empty.mean()
         gained = measured.metric.mean() - measured.metric_empty.mean()
@@ -236,7 +236,7 @@ def fidelity_curve(
                 "budget": k,
                 "fidelity": fidelity(measured.kl),
                 "mean_kl": float(measured.kl.mean()),
-                "faithfulness": float(gained / whole) if whole else float("nan"),
+                "faithfulness": float(gained / whole) if whole else None,
             }
         )
     return curves

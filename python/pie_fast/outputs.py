@@ -1,16 +1,19 @@
-"""Folders and files that appear whole or not at all."""
+"""Folders that appear whole or not at all."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from pie_fast.errors import OutputExistsError
+from pie_fast.storage import write_json
+
+#: the file that tells a run from any other folder
+RESULT = "result.json"
+
+__all__ = ["RESULT", "check_absent", "check_new_folder", "new_folder", "write_json"]
 
 
 @contextmanager
@@ -22,42 +25,66 @@ def new_folder(path: Path, *, force: bool = False, resume: bool = False) -> Iter
     stands in its place.
 
     Raises:
-        OutputExistsError: `path` exists and `force` was not given.
+        OutputExistsError: See `check_new_folder`.
     """
-    check_absent(path, force=force)
-    partial = path.with_name(path.name + ".partial")
+    partial, old = _beside(path, "partial"), _beside(path, "replaced")
+    if _is_run(old) and not path.exists():
+        old.rename(path)  # the machine went down between the two renames below
+    check_new_folder(path, force=force, resume=resume)
     if partial.exists() and not resume:
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    yield partial
-    old = path.with_name(path.name + ".old")
-    if path.exists():
-        path.rename(old)
-    partial.rename(path)
-    if old.exists():
+    try:
+        yield partial
+    except BaseException:
+        with suppress(OSError):
+            partial.rmdir()  # only if nothing worth resuming is in it
+        raise
+    if not path.exists():
+        partial.rename(path)
+        return
+    if _is_run(old):
         shutil.rmtree(old)
+    path.rename(old)
+    try:
+        partial.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
 
 
-def check_absent(path: Path, *, force: bool) -> None:
+def check_new_folder(path: Path, *, force: bool, resume: bool) -> None:
+    """Refuse what would lose work: a run that is there or was stopped, or a folder of other things.
+
+    Raises:
+        OutputExistsError: Naming the path, and what to do.
+    """
+    check_absent(path, force=force)
+    # An empty folder has nothing to lose.
+    if path.exists() and not _is_run(path) and (path.is_file() or any(path.iterdir())):
+        raise OutputExistsError(f"{path} exists and is not a run (no {RESULT}): it is not replaced")
+    partial = _beside(path, "partial")
+    if partial.exists() and not (force or resume):
+        raise OutputExistsError(
+            f"{partial} holds a run that was stopped; go on with --resume, or begin anew with "
+            f"--force"
+        )
+
+
+def check_absent(path: Path, *, force: bool, or_else: str = "") -> None:
     """Refuse to write where something is, unless it is to be replaced.
 
     Raises:
         OutputExistsError: Naming the path.
     """
     if path.exists() and not force:
-        raise OutputExistsError(f"{path} exists; use --force to replace it")
+        raise OutputExistsError(f"{path} exists; use --force to replace it{or_else}")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write one JSON document through a sibling temporary file.
+def _is_run(path: Path) -> bool:
+    return (path / RESULT).is_file()
 
-    Raises:
-        ValueError: The content holds NaN or an infinity.
-    """
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")

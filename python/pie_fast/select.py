@@ -28,7 +28,7 @@ import numpy as np
 
 from pie_fast import _native
 from pie_fast.errors import BudgetError, PieFastError
-from pie_fast.types import Selection, SelectionStep
+from pie_fast.types import Selection, SelectionStep, Swapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,6 +172,60 @@ def explain_selection(
     limits = _limits(must_include, must_exclude, layers, max_per_layer)
     steps = engine.explain_selection(base, matrix, _count("k", k), bonus, limits)
     return [SelectionStep(*step[:4], *(step[4] or (None, None))) for step in steps]
+
+
+def improve_by_swaps(
+    scores: Scores,
+    synergy: Synergy,
+    ids: ArrayLike,
+    *,
+    bonus: Bonus = "mean",
+    max_swaps: int = 1000,
+    must_include: Sequence[int] | ArrayLike = (),
+    must_exclude: Sequence[int] | ArrayLike = (),
+    layers: ArrayLike | None = None,
+    max_per_layer: int | None = None,
+    check: bool | None = None,
+    backend: Backend = "native",
+) -> Swapped:
+    """Exchange selected candidates for others while that raises the objective of the whole set.
+
+    Greedy never takes a choice back; this does. The objective of a set of k is the sum of its
+    scores plus ``c`` times the sum of its pair synergies, with ``c = 1 / max(k - 1, 1)`` for
+    ``bonus="mean"`` (each member counts the mean of its synergies with the others, the value by
+    which greedy takes its last one) and 1 for ``"sum"``. Each round makes the one exchange that
+    gains most, in O(k M); ties go to the earlier one to leave and the smaller id to come.
+
+    Args:
+        scores: As for :func:`greedy_select`.
+        synergy: Dense or CSR.
+        ids: ``[k]`` int64, distinct positions, e.g. ``greedy_select(...).ids``.
+        bonus: ``"mean"`` or ``"sum"``.
+        max_swaps: At most so many exchanges.
+        must_include: Among ``ids``, never exchanged.
+        must_exclude: Not among ``ids``, never taken in.
+        layers: The layer of each candidate.
+        max_per_layer: At most so many of one layer.
+        check: Look at the whole matrix first.
+        backend: ``"native"`` or ``"twin"``.
+
+    Returns:
+        The ids (each new one in the place of the one it replaced), the objective before and
+        after, and the exchanges.
+
+    Raises:
+        PieFastError: As :func:`greedy_select`; ids out of range, there twice, or against the
+            constraints.
+        TypeError: As :func:`greedy_select`.
+    """
+    engine = _backend(backend)
+    base = _array("scores", scores, 1, _FLOATS)
+    matrix = _matrix(synergy, engine, check)
+    limits = _limits(must_include, must_exclude, layers, max_per_layer)
+    done, (before, after), swaps = engine.improve_by_swaps(
+        base, matrix, _ids("ids", ids), bonus, _count("max_swaps", max_swaps), limits
+    )
+    return Swapped(done, before, after, tuple(swaps))
 
 
 def greedy_select_many(

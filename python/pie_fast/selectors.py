@@ -10,7 +10,7 @@ paper         fap-synergy below K = 100, fap from there on
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.options import SMALLEST_POOL
 from pie_fast.select import greedy_select
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.types import FeatureId
 
-METHODS = ("random", "magnitude", "fap", "fap-synergy", "paper", "auto")
+METHODS = ("random", "magnitude", "fap", "fap-synergy", "paper", "conditional-gradient", "auto")
 
 #: from this budget on the paper's method no longer reranks
 STRICT_BELOW = 100
@@ -34,7 +35,7 @@ class Options:
     """How features are selected; every choice is in the result.
 
     Attributes:
-        method: One of `METHODS`; `auto` is the best of the project, for now `fap-synergy`.
+        method: One of `METHODS`.
         rank_by: `signed`, `abs` or `mean_abs`: how effects on prompts become a score.
         synergy: `clipped` at 0, the paper's, or `signed`.
         bonus: `mean`, the paper's, or `sum`.
@@ -82,6 +83,10 @@ class Ranked:
     n_features: int
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def first(self, k: int) -> Ranked:
+        """The first k of them."""
+        return replace(self, ids=self.ids[:k], scores=self.scores[:k])
+
     def features(self) -> list[FeatureId]:
         """As feature ids, in order."""
         return [FeatureId.from_global(g, self.n_features) for g in self.ids.tolist()]
@@ -118,10 +123,14 @@ def select_features(
     if budget < 0:
         raise BudgetError(f"budget {budget} is negative; valid budgets start at 0")
     selector = options.regime(budget)
+    if options.method == "auto" and synergy is None:
+        selector = "fap"
     settings = {**vars(options), "budget": budget}
     if selector == "fap-synergy":
         ids, scores, extra = _by_synergy(dump, budget, options, synergy)
         settings.update(extra)
+    elif selector == "conditional-gradient":
+        raise PieFastError("method 'conditional-gradient' needs the model: pie-fast discover")
     elif selector == "random":
         ids, scores = _at_random(dump, budget, options)
     else:
@@ -143,6 +152,20 @@ def extend_by_rank(dump: FeatureDump, ranked: Ranked, budget: int, rank_by: str)
         ranked.n_features,
         ranked.settings,
     )
+
+
+def check_pool(dump: FeatureDump, pool: int | None) -> int:
+    """The size of a pool: what was asked for, or 200 as far as there are so many.
+
+    Raises:
+        BudgetError: More than the active features.
+    """
+    n_active = len(dump.active_features())
+    if pool is None:
+        return min(SMALLEST_POOL, n_active)
+    if pool > n_active:
+        raise BudgetError(f"pool {pool} exceeds the {n_active} active features of {dump.path}")
+    return pool
 
 
 def _by_synergy(

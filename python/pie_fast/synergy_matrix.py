@@ -22,10 +22,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from pie_fast import _native, csr, packed
+from pie_fast import _native, csr
 from pie_fast.errors import PieFastError
+from pie_fast.packed import PackedPairs, places
 from pie_fast.storage import write_safetensors
-from pie_fast.synergy_stats import SynergyStats, groups, one_of, synergy_stats
+from pie_fast.synergy_stats import (
+    SynergyStats,
+    checked_pool,
+    checked_square,
+    groups,
+    one_of,
+    synergy_stats,
+)
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -50,6 +58,9 @@ class SynergyMatrix:
         form: ``"signed"`` or ``"clipped"`` (negative values are 0).
         n_prompts: How many prompts were averaged.
         redundancy: ``[M, M]`` float32 from decoder rows, or None.
+
+    Raises:
+        PieFastError: A pool that does not ascend or is not of 32-bit ids; another word.
     """
 
     def __init__(
@@ -62,22 +73,18 @@ class SynergyMatrix:
         n_prompts: int,
         redundancy: NDArray[np.float32] | None = None,
     ) -> None:
-        """An empty dense matrix; :meth:`from_dense` and :meth:`from_csr` make full ones.
-
-        Raises:
-            PieFastError: A pool that does not ascend or is not of 32-bit ids; another word.
-        """
-        self.pool = _pool(pool)
+        """An empty dense matrix; :meth:`from_dense` and :meth:`from_csr` make full ones."""
+        self.pool = checked_pool(pool)
         self.direction = one_of("direction", direction, "noising", "denoising")
         self.form = one_of("form", form, "signed", "clipped")
         self.estimator = str(estimator)
         self.n_prompts = int(n_prompts)
         if self.n_prompts < 1:
             raise PieFastError(f"n_prompts is {n_prompts}, must be at least 1")
-        self.redundancy = None if redundancy is None else self._square("redundancy", redundancy)
-        m = len(self.pool)
-        self._packed: NDArray[np.float32] = np.zeros(packed.n_pairs(m), dtype=np.float32)
-        self._known: NDArray[np.bool_] = np.zeros(len(self._packed), dtype=np.bool_)
+        self.redundancy = (
+            None if redundancy is None else checked_square("redundancy", redundancy, len(self.pool))
+        )
+        self._pairs = PackedPairs(len(self.pool))
         self._csr: csr.Csr | None = None
         self._rows_done: NDArray[np.bool_] | None = None
         self._full: NDArray[np.float32] | None = None
@@ -95,10 +102,8 @@ class SynergyMatrix:
             PieFastError: Not symmetric, not finite, of another size; negative though clipped.
         """
         matrix = cls(pool, **identity)
-        values = matrix._square("values", values)
-        matrix._pack(values)
-        matrix._check_sign(matrix._packed)
-        matrix._known[:] = True
+        matrix._pairs.fill_all(checked_square("values", values, len(matrix)))
+        matrix._check_sign(matrix._pairs.values)
         return matrix
 
     @classmethod
@@ -115,13 +120,11 @@ class SynergyMatrix:
         """
         matrix = cls(pool, **identity)
         _native.check_synergy(rows)
-        if len(rows[0]) != len(matrix.pool) + 1:
-            raise PieFastError(f"indptr has length {len(rows[0])}, must be {len(matrix.pool) + 1}")
+        if len(rows[0]) != len(matrix) + 1:
+            raise PieFastError(f"indptr has length {len(rows[0])}, must be {len(matrix) + 1}")
         matrix._check_sign(rows[2])
-        matrix._make_sparse(rows, np.ones(len(matrix.pool), dtype=np.bool_))
+        matrix._make_sparse(rows, np.ones(len(matrix), dtype=np.bool_))
         return matrix
-
-    # -- what is in it -------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -137,7 +140,7 @@ class SynergyMatrix:
         if self._csr is not None:
             return self._csr
         if self._full is None:
-            self._full = _native.unpack_synergy(self._packed, len(self.pool))
+            self._full = self._pairs.full()
             self._full.flags.writeable = False
         return self._full
 
@@ -146,11 +149,7 @@ class SynergyMatrix:
         """``[M]``: whether all pairs of a row are known."""
         if self._rows_done is not None:
             return self._rows_done.copy()
-        missing = np.zeros(len(self), dtype=np.bool_)
-        for row, known in packed.row_views(self._known, len(self)):
-            missing[row] |= not known.all()
-            missing[row + 1 :] |= ~known
-        return ~missing
+        return self._pairs.done()
 
     def positions(self, ids: ArrayLike) -> NDArray[np.int64]:
         """Where in the pool the global ids are.
@@ -186,27 +185,24 @@ class SynergyMatrix:
         if self._csr is not None:
             return csr.sub_rows(self._csr, at)
         first, second = np.triu_indices(len(at), 1)
-        known = self._known[packed.places(len(self), at[first], at[second])]
+        known = self._pairs.known[places(len(self), at[first], at[second])]
         if not known.all():
             a, b = (self.pool[at[side[~known]]][0] for side in (first, second))
             raise PieFastError(
                 f"the synergy of features {a} and {b} is not known, "
                 f"{int(self.done.sum())} of {len(self)} rows are done"
             )
-        values = self.values
-        assert isinstance(values, np.ndarray)
+        values = np.asarray(self.values, dtype=np.float32)
         if len(at) == len(self) and np.array_equal(at, np.arange(len(at))):
             return values
         return values[np.ix_(at, at)]
-
-    # -- filling -------------------------------------------------------------------------------
 
     def fill_row(self, feature: int, synergy: ArrayLike) -> None:
         """All pairs of one feature.
 
         Args:
             feature: A global id.
-            synergy: ``[M]``, signed; its own place is ignored. Clipped matrices clip it.
+            synergy: ``[M]``, signed; its own place is ignored. A clipped matrix clips it.
 
         Raises:
             PieFastError: A feature that is not in the pool, another length, a number that is not
@@ -254,18 +250,11 @@ class SynergyMatrix:
         if bad.size:
             a, b = self.pool[first[bad[0]]], self.pool[second[bad[0]]]
             raise PieFastError(f"synergy of features {a} and {b} is {new[bad[0]]}, must be finite")
-        places = packed.places(len(self), first, second)
-        before = self._known[places] & (self._packed[places] != new)
-        # A pair given twice in one call must agree with itself too.
-        order = np.argsort(places, kind="stable")
-        twice = (np.diff(places[order]) == 0) & (np.diff(new[order]) != 0)
-        clash = np.concatenate([np.flatnonzero(before), order[1:][twice]])
-        if clash.size:
-            a, b = sorted((self.pool[first[clash[0]]], self.pool[second[clash[0]]]))
-            raise PieFastError(
-                f"synergy of features {a} and {b} is known otherwise, {new[clash[0]]} differs"
-            )
-        self._packed[places], self._known[places], self._full = new, True, None
+        clash = self._pairs.fill(first, second, new)
+        if clash is not None:
+            pair = " and ".join(map(str, self.pool[sorted((first[clash], second[clash]))]))
+            raise PieFastError(f"synergy of features {pair} is known, {new[clash]} differs")
+        self._full = None
 
     def merge(self, *others: SynergyMatrix) -> SynergyMatrix:
         """A new matrix that knows what any of these knows.
@@ -295,9 +284,8 @@ class SynergyMatrix:
         if self._csr is not None and other._csr is not None:
             self._make_sparse(csr.union(self._csr, other._csr, self.pool), self.done | other.done)
             return
-        places = np.flatnonzero(other._known)
-        first, second = packed.pairs(len(self), places)
-        self._fill(first, second, other._packed[places].astype(np.float64))
+        first, second, values = other._pairs.pairs_known()
+        self._fill(first, second, values.astype(np.float64))
 
     def sparsified(self, per_row: int) -> SynergyMatrix:
         """The strongest pairs of each row (of either row of a pair), as a sparse matrix.
@@ -307,16 +295,15 @@ class SynergyMatrix:
         """
         if self._csr is not None:
             raise PieFastError("the matrix is sparse already")
-        if not self._known.all():
-            n = int(self.done.sum())
-            raise PieFastError(f"{n} of {len(self)} rows are done, all must be")
+        if not self._pairs.known.all():
+            raise PieFastError(f"{self.done.sum()} of {len(self)} rows are done, all must be")
         # Packed synergies are joint importances of features with no importance of their own.
-        rows = _native.top_synergies(self._packed, np.zeros(len(self)), per_row, False, True, None)
+        rows = _native.top_synergies(
+            self._pairs.values, np.zeros(len(self)), per_row, False, True, None
+        )
         out = self._copy()
         out._make_sparse(rows, np.ones(len(self), dtype=np.bool_))
         return out
-
-    # -- statistics ----------------------------------------------------------------------------
 
     def stats(self, n_strongest: int = 10) -> SynergyStats:
         """Counts, mean, and the strongest known pairs (magnitude, then ids)."""
@@ -345,11 +332,8 @@ class SynergyMatrix:
             matrix = self.redundancy
         return groups(self.pool, _native.synergy_clusters(matrix, float(threshold)))
 
-    # -- files ---------------------------------------------------------------------------------
-
     def save(self, path: str | PathLike[str]) -> None:
         """Write ``synergy.safetensors``, whole or not at all; call it after each block of rows."""
-        m = len(self)
         tensors: dict[str, NDArray[Any]] = {
             "pool": self.pool.astype(np.uint32),
             "done": self.done.astype(np.uint8),
@@ -358,10 +342,9 @@ class SynergyMatrix:
             tensors |= dict(zip(("indptr", "indices", "values"), self._csr, strict=True))
         else:
             tensors["values"] = np.asarray(self.values)
-            # A pair is known to readers where one of its rows is done.
-            told = packed.n_pairs(m) - packed.n_pairs(m - int(tensors["done"].sum()))
-            if self._known.sum() > told:
-                tensors["known"] = np.packbits(self._known, bitorder="little")
+            bits = self._pairs.bits()
+            if bits is not None:
+                tensors["known"] = bits
         if self.redundancy is not None:
             tensors["redundancy"] = self.redundancy
         metadata = {name: str(getattr(self, name)) for name in _IDENTITY}
@@ -388,46 +371,22 @@ class SynergyMatrix:
         done = file["done"].astype(np.bool_)
         if isinstance(file["values"], tuple):
             matrix._make_sparse(file["values"], done)
-            return matrix
-        matrix._pack(file["values"])
-        if file["known"] is None:
-            for row, known in packed.row_views(matrix._known, len(matrix)):
-                known[:] = done[row] | done[row + 1 :]
         else:
-            bits = np.unpackbits(file["known"], bitorder="little", count=len(matrix._packed))
-            matrix._known = bits.astype(np.bool_)
-        matrix._packed[~matrix._known] = 0
+            matrix._pairs.fill_all(file["values"])
+            matrix._pairs.forget_unless(done, file["known"])
         return matrix
-
-    # -- inside --------------------------------------------------------------------------------
-
-    def _pack(self, values: NDArray[np.float32]) -> None:
-        for row, pairs in packed.row_views(self._packed, len(self)):
-            # 0.0 is added so that -0.0 and 0.0 are one value.
-            pairs[:] = values[row, row + 1 :] + np.float32(0)
 
     def _triplets(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """Every known pair once, ``first < second``, in order."""
         if self._csr is None:
-            places = np.flatnonzero(self._known)
-            return *packed.pairs(len(self), places), self._packed[places]
+            return self._pairs.pairs_known()
         rows, columns, values = csr.triplets(self._csr)
         upper = columns > rows
         return rows[upper], columns[upper], values[upper]
 
     def _make_sparse(self, rows: csr.Csr, done: NDArray[np.bool_]) -> None:
         self._csr, self._rows_done = rows, done
-        self._packed, self._known, self._full = self._packed[:0], self._known[:0], None
-
-    def _square(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        given = np.ascontiguousarray(values)
-        m = len(self.pool)
-        if given.dtype != np.float32 or given.shape != (m, m):
-            raise PieFastError(
-                f"{name} is {given.dtype} {list(given.shape)}, must be float32 [{m}, {m}]"
-            )
-        _native.check_synergy(given)
-        return given
+        self._pairs, self._full = PackedPairs(0), None
 
     def _check_sign(self, values: NDArray[np.float32]) -> None:
         if self.form == "clipped" and (values < 0).any():
@@ -436,15 +395,6 @@ class SynergyMatrix:
     def _copy(self) -> SynergyMatrix:
         out = SynergyMatrix(self.pool, **{name: getattr(self, name) for name in _IDENTITY})
         out.redundancy = self.redundancy
-        out._packed, out._known = self._packed.copy(), self._known.copy()
+        out._pairs = self._pairs.copy()
         out._csr, out._rows_done = self._csr, self._rows_done
         return out
-
-
-def _pool(given: ArrayLike) -> NDArray[np.int64]:
-    pool = np.array(given, dtype=np.int64).reshape(-1)
-    if (np.diff(pool) <= 0).any():
-        raise PieFastError("pool must ascend, each id once")
-    if pool.size and (pool[0] < 0 or pool[-1] >= 1 << 32):
-        raise PieFastError(f"pool goes from {pool[0]} to {pool[-1]}, must be in 0..2^32")
-    return pool

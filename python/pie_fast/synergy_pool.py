@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from pie_fast.behaviors import Prompt
+from pie_fast.circuit import SWITCHES
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import PieFastError
 from pie_fast.model import Replacer, Switches
 from pie_fast.progress import Advance
+from pie_fast.storage import write_safetensors
 from pie_fast.synergy import BLOCK_ROWS, SynergyEstimator
 from pie_fast.synergy_matrix import SynergyMatrix
 
@@ -111,15 +112,20 @@ def measure_dump_synergy(
     """`measure_synergy` with prompts, metric and switches as the dump was captured with.
 
     Raises:
-        PieFastError: The dump is of another CLT.
+        PieFastError: The dump is of another CLT, or does not say how it was captured.
     """
+    for key in ("model", "clt", "metric", *SWITCHES):
+        if key not in dump.manifest:
+            raise PieFastError(
+                f"{dump.path / 'manifest.json'}: {key} is missing; synergy needs a dump that "
+                "pie-fast capture made"
+            )
     recorded = dump.manifest["clt"]["identity"]
     if recorded != model.clt.identity:
         raise PieFastError(
             f"{dump.path} was captured with CLT {recorded}, {model.clt.name} is "
             f"{model.clt.identity}"
         )
-    keys = ("baseline", "error", "attention", "activations")
     prompts = prompts_of_dump(dump)
     return measure_synergy(
         model,
@@ -128,7 +134,7 @@ def measure_dump_synergy(
         pool_size,
         rank_by=rank_by,
         metric=dump.manifest["metric"],
-        switches=Switches(**{key: dump.manifest[key] for key in keys}),
+        switches=Switches(**{key: dump.manifest[key] for key in SWITCHES}),
         estimator=estimator,
         direction=direction,
         batch_size=batch_size,
@@ -192,14 +198,12 @@ class _Rows:
     def fill(self, block: Sequence[int], rows: NDArray[np.float64]) -> None:
         self.values[list(block)] = rows
         self.done[list(block)] = True
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
         tensors: dict[str, NDArray[Any]] = {
             "values": self.values,
             "done": self.done.astype(np.uint8),
             "pool": self.pool,
         }
-        save_file(tensors, temporary, metadata={"tag": self.tag})
-        temporary.replace(self.path)
+        write_safetensors(self.path, tensors, metadata={"tag": self.tag})
 
 
 def _tag(

@@ -126,3 +126,32 @@ def one_of(name: str, given: str, *valid: str) -> str:
     if given not in valid:
         raise PieFastError(f"{name} is {given!r}, must be {' or '.join(map(repr, valid))}")
     return given
+
+
+def checked_pool(given: ArrayLike) -> NDArray[np.int64]:
+    """Ids as int64, ascending, each once, of 32 bits.
+
+    Raises:
+        PieFastError: They are not.
+    """
+    pool = np.array(given, dtype=np.int64).reshape(-1)
+    if (np.diff(pool) <= 0).any():
+        raise PieFastError("pool must ascend, each id once")
+    if pool.size and (pool[0] < 0 or pool[-1] >= 1 << 32):
+        raise PieFastError(f"pool goes from {pool[0]} to {pool[-1]}, must be in 0..2^32")
+    return pool
+
+
+def checked_square(name: str, values: NDArray[np.float32], m: int) -> NDArray[np.float32]:
+    """A matrix ``[m, m]`` float32, finite and symmetric.
+
+    Raises:
+        PieFastError: It is not.
+    """
+    given = np.ascontiguousarray(values)
+    if given.dtype != np.float32 or given.shape != (m, m):
+        raise PieFastError(
+            f"{name} is {given.dtype} {list(given.shape)}, must be float32 [{m}, {m}]"
+        )
+    _native.check_synergy(given)
+    return given

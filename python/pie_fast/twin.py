@@ -86,6 +86,102 @@ def greedy_select_many(
     return np.array(rows, dtype=np.int64).reshape(len(scores), k)
 
 
+def improve_by_swaps(
+    scores: NDArray[Any],
+    synergy: Any,
+    ids: NDArray[np.int64],
+    bonus: str,
+    max_swaps: int,
+    limits: dict[str, Any] | None = None,
+) -> tuple[NDArray[np.int64], tuple[float, float], list[tuple[int, int]]]:
+    """The ids after exchanges that raise the objective, the objective before and after, and the
+    exchanges as (out, in).
+    """
+    base = _base(scores, synergy, bonus)
+    m, k = len(base), len(ids)
+    for at, f in enumerate(ids):
+        if not 0 <= f < m:
+            raise PieFastError(f"id {f} is not in 0..{m}")
+        if f in ids[:at]:
+            raise PieFastError(f"id {f} is selected twice")
+    rules = _checked_limits(limits, k, m)
+    _check_start(ids, rules)
+    factor = 1 / max(k - 1, 1) if bonus == "mean" else 1.0
+    ids = ids.copy()
+    swaps: list[tuple[int, int]] = []
+    before = now = _objective(base, synergy, ids, factor)
+    while len(swaps) < max_swaps:
+        best: tuple[int, int] | None = None
+        most = 0.0
+        total = np.zeros(m)
+        for s in ids:
+            total += _row(synergy, s, m)
+        for place, g in enumerate(ids):
+            value = base + factor * (total - _row(synergy, g, m))
+            free = np.flatnonzero(_may_come(ids, g, rules, m))
+            if g in rules["must_include"] or not free.size:
+                continue
+            f = int(free[value[free].argmax()])
+            if value[f] - value[g] > most:
+                best, most = (place, f), value[f] - value[g]
+        if best is None:
+            break
+        tried = ids.copy()
+        tried[best[0]] = best[1]
+        after = _objective(base, synergy, tried, factor)
+        if after <= now:
+            break
+        swaps.append((int(ids[best[0]]), best[1]))
+        ids, now = tried, after
+    return ids, (before, now), swaps
+
+
+def _check_start(ids: NDArray[np.int64], rules: dict[str, Any]) -> None:
+    """The selection that is to be improved keeps to the limits itself."""
+    for f in rules["must_include"]:
+        if f not in ids:
+            raise PieFastError(f"must_include id {f} is not selected")
+    for f in rules["must_exclude"]:
+        if f in ids:
+            raise PieFastError(f"must_exclude id {f} is selected")
+    if rules["layers"] is not None:
+        layers = rules["layers"][ids]
+        for layer in layers:
+            n = int((layers == layer).sum())
+            if n > rules["limit"]:
+                raise PieFastError(
+                    f"{n} ids of layer {layer} are selected, at most {rules['limit']} are allowed"
+                )
+
+
+def _may_come(ids: NDArray[np.int64], g: int, rules: dict[str, Any], m: int) -> NDArray[np.bool_]:
+    """Who may take the place of g."""
+    free = np.ones(m, dtype=np.bool_)
+    free[ids] = free[rules["must_exclude"]] = False
+    if rules["layers"] is not None:
+        layers = rules["layers"]
+        present, counts = np.unique(layers[ids], return_counts=True)
+        free &= ~np.isin(layers, present[counts == rules["limit"]]) | (layers == layers[g])
+    return free
+
+
+def _objective(
+    base: NDArray[np.float64], synergy: Any, ids: NDArray[np.int64], factor: float
+) -> float:
+    """Sum of scores and of pairs, in the order of ids."""
+    scores = pairs = 0.0
+    ordered = np.sort(ids)
+    for at, f in enumerate(ordered):
+        scores += float(base[f])
+        row = _row(synergy, f, len(base))
+        for g in ordered[at + 1 :]:
+            pairs += float(row[g])
+    value = scores + factor * pairs
+    if not np.isfinite(value):
+        raise PieFastError("the synergies of a candidate add up to more than float64 can hold")
+    return value
+
+
 def unpack_synergy(packed: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     """A packed upper triangle as a full matrix."""
     full = np.zeros((n, n), dtype=np.float32)
@@ -136,21 +232,10 @@ def _steps(
     scores: NDArray[Any], synergy: Any, k: int, bonus: str, limits: dict[str, Any] | None
 ) -> Iterator[Reason]:
     """The greedy rule of the method, with constraints."""
-    m = len(scores)
-    if bonus not in ("mean", "sum"):
-        raise PieFastError(f'bonus "{bonus}" must be "mean" or "sum"')
-    if isinstance(synergy, tuple) and len(synergy[0]) - 1 != m:
-        raise PieFastError(f"synergy is of {len(synergy[0]) - 1} candidates, scores of {m}")
-    if not isinstance(synergy, tuple):
-        _check_square(synergy)
-        if len(synergy) != m:
-            raise PieFastError(f"synergy is of {len(synergy)} candidates, scores of {m}")
+    base = _base(scores, synergy, bonus)
+    m = len(base)
     if k > m:
         raise BudgetError(f"k {k} exceeds the {m} candidates")
-    base = scores.astype(np.float64) + 0.0
-    if not np.isfinite(base).all():
-        at = int(np.flatnonzero(~np.isfinite(base))[0])
-        raise PieFastError(f"score of id {at} is {_show(base[at])}, must be finite")
     rules = _checked_limits(limits, k, m)
     layers, left = rules["layers"], rules["max_per_layer"]
     free = np.ones(m, dtype=bool)
@@ -178,6 +263,23 @@ def _steps(
             total += _row(synergy, best, m)
 
 
+def _base(scores: NDArray[Any], synergy: Any, bonus: str) -> NDArray[np.float64]:
+    """The scores in float64, checked, -0.0 as 0.0."""
+    m = len(scores)
+    if bonus not in ("mean", "sum"):
+        raise PieFastError(f'bonus "{bonus}" must be "mean" or "sum"')
+    if not isinstance(synergy, tuple):
+        _check_square(synergy)
+    n = len(synergy[0]) - 1 if isinstance(synergy, tuple) else len(synergy)
+    if n != m:
+        raise PieFastError(f"synergy is of {n} candidates, scores of {m}")
+    base = scores.astype(np.float64) + 0.0
+    if not np.isfinite(base).all():
+        at = int(np.flatnonzero(~np.isfinite(base))[0])
+        raise PieFastError(f"score of id {at} is {_show(base[at])}, must be finite")
+    return base
+
+
 def _checked_limits(limits: dict[str, Any] | None, k: int, m: int) -> dict[str, Any]:
     limits = limits or {
         "must_include": np.zeros(0, dtype=np.int64),
@@ -191,14 +293,13 @@ def _checked_limits(limits: dict[str, Any] | None, k: int, m: int) -> dict[str, 
     if layers is not None and limits["max_per_layer"] == 0:
         raise PieFastError("max_per_layer is 0, must be at least 1")
     for name, ids in (("must_include", include), ("must_exclude", exclude)):
-        for f in ids:
+        for at, f in enumerate(ids):
             if not 0 <= f < m:
                 raise PieFastError(f"{name} id {f} is not in 0..{m}")
-        if name == "must_include" and len(set(ids.tolist())) != len(ids):
-            twice = next(f for at, f in enumerate(ids) if f in ids[:at])
-            raise PieFastError(f"must_include has id {twice} twice")
-    for f in include:
-        if f in exclude:
+            if name == "must_include" and f in ids[:at]:
+                raise PieFastError(f"must_include has id {f} twice")
+    for f in exclude:
+        if f in include:
             raise PieFastError(f"id {f} must be included and excluded")
     if len(include) > k:
         raise PieFastError(f"must_include has {len(include)} ids, k is only {k}")

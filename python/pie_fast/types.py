@@ -85,3 +85,20 @@ class SelectionStep:
     gain: float
     runner_up: int | None
     runner_up_value: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Swapped:
+    """A selection after exchanges that raised its objective.
+
+    Attributes:
+        ids: ``[k]`` int64, each new one in the place of the one it replaced.
+        before: The objective at the start.
+        objective: The objective at the end.
+        swaps: ``(out, in)`` of each exchange, in order.
+    """
+
+    ids: NDArray[np.int64]
+    before: float
+    objective: float
+    swaps: tuple[tuple[int, int], ...]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +297,34 @@ def test_wrong_manifests_are_refused(
     with pytest.raises(PieFastError, match=message):
         small_dump(tmp_path / "d", manifest=manifest)
     assert not (tmp_path / "d").exists()
+
+
+def test_a_write_that_fails_half_way(tmp_path: Path) -> None:
+    """A process that may write no more than 400 kB a file: the third shard is too large."""
+    code = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from making import make_entries, cut, write_dump
+rng = np.random.default_rng(0)
+small, large = make_entries(rng, 512, density=0.01), make_entries(rng, 256, density=0.2)
+both = {k: np.concatenate([small[k], large[k]]) for k in small if k != "prompt_ptr"}
+both["prompt_ptr"] = np.concatenate(
+    [small["prompt_ptr"], large["prompt_ptr"][1:] + small["prompt_ptr"][-1]]
+)
+if sys.argv[3] == "limited":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+write_dump(sys.argv[2], both, shard_bytes=1, resume=True)
+"""
+    path = tmp_path / "d"
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(path)]
+    limited = subprocess.run([*command, "limited"], capture_output=True, text=True, check=False)
+    assert limited.returncode == 1
+    assert "File too large" in limited.stderr
+    dump = open_dump(path)
+    dump.verify()
+    assert (dump.n_prompts, dump.complete) == (512, False)
+    assert not list(path.glob(".*.tmp"))
+    subprocess.run([*command, "free"], check=True)
+    assert open_dump(path).n_prompts == 768
+    open_dump(path).verify()

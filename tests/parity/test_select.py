@@ -14,6 +14,7 @@ from pie_fast import (
     explain_selection,
     greedy_select,
     greedy_select_many,
+    improve_by_swaps,
     top_k,
 )
 
@@ -146,6 +147,52 @@ def test_limits(
         for w in (synergy, to_csr(synergy, np.int64, seed=2))
     ]
     assert all(result == results[0] for result in results), results
+
+
+@settings(max_examples=250, deadline=None)
+@given(problems(), st.integers(0, 4), st.booleans(), st.data())
+def test_swaps(problem: dict[str, Any], max_swaps: int, layered: bool, data: Any) -> None:
+    scores, synergy, k, bonus = problem.values()
+    m = len(scores)
+    ids = np.array(data.draw(st.permutations(range(m)))[:k], dtype=np.int64)
+    limits = {"layers": np.arange(m) // 7, "max_per_layer": 3} if layered else {}
+    limits["must_include"] = data.draw(st.sampled_from([[], ids[:2], [m]]))
+    limits["must_exclude"] = data.draw(st.sampled_from([[], ids[:1], [0]]))
+    results = [
+        outcome(
+            lambda b=b, w=w: improve_by_swaps(
+                scores, w, ids, bonus=bonus, max_swaps=max_swaps, backend=b, **limits
+            )
+        )
+        for b in ("native", "twin")
+        for w in (synergy, to_csr(synergy, np.int64, seed=2))
+    ]
+    first = results[0]
+    if isinstance(first, tuple):
+        assert all(result == first for result in results), results
+        return
+    for result in results[1:]:
+        assert same(result.ids, first.ids) and result.swaps == first.swaps
+        assert (result.before, result.objective) == (first.before, first.objective)
+    assert first.objective > first.before or not first.swaps
+    assert len(set(first.ids.tolist())) == len(ids) and len(first.swaps) <= max_swaps
+
+
+def test_swaps_undo_what_greedy_regrets() -> None:
+    """Greedy takes the best single one; the pair of the other two is better."""
+    scores = np.array([1.0, 0.9, 0.8, 0.0])
+    synergy = np.zeros((4, 4))
+    synergy[1, 2] = synergy[2, 1] = 5
+    synergy[0, 1] = synergy[1, 0] = -3
+    synergy[0, 2] = synergy[2, 0] = -3
+    greedy = greedy_select(scores, synergy, 2)
+    assert greedy.ids.tolist() == [0, 3]
+    better = improve_by_swaps(scores, synergy, greedy.ids)
+    assert better.before == 1.0 and better.objective == 1.0
+    start = np.array([0, 1])
+    better = improve_by_swaps(scores, synergy, start)
+    assert better.ids.tolist() == [2, 1] and better.swaps == ((0, 2),)
+    assert better.objective == 0.9 + 0.8 + 5
 
 
 @settings(max_examples=400, deadline=None)

@@ -13,7 +13,7 @@ from pie_fast.behaviors.behavior import (
     check_prompts,
 )
 from pie_fast.behaviors.jsonl import read_jsonl, write_jsonl
-from pie_fast.behaviors.registry import TASKS, known_behaviors, load_behavior
+from pie_fast.behaviors.registry import TASKS, check_known, known_behaviors, load_behavior
 
 __all__ = [
     "METRICS",
@@ -22,6 +22,7 @@ __all__ = [
     "Behavior",
     "Prompt",
     "Prompts",
+    "check_known",
     "check_prompts",
     "known_behaviors",
     "load_behavior",

@@ -76,13 +76,9 @@ def load_behavior(
         BehaviorError: The name is unknown, a size is not valid, the task does not fit the
             tokenizer, or it has fewer distinct prompts than asked for.
     """
+    check_known(name_or_jsonl)
     name = str(name_or_jsonl)
     if name not in TASKS:
-        if not (isinstance(name_or_jsonl, Path) or name.endswith(".jsonl") or Path(name).is_file()):
-            raise BehaviorError(
-                f"unknown behavior {name!r}; known: {', '.join(TASKS)}, "
-                "or the path of a .jsonl file"
-            )
         if counterfactual is not None:
             raise BehaviorError(
                 f"counterfactual {counterfactual!r} cannot be chosen for {name!r}: "
@@ -111,6 +107,21 @@ def load_behavior(
         seed=seed,
         counterfactual=task.counterfactual,
     )
+
+
+def check_known(name_or_jsonl: str | Path) -> None:
+    """Refuse a name that :func:`load_behavior` would not know, before a model is loaded for it.
+
+    Raises:
+        BehaviorError: With the names that are known.
+    """
+    name = str(name_or_jsonl)
+    if name in TASKS or isinstance(name_or_jsonl, Path):
+        return
+    if not (name.endswith(".jsonl") or Path(name).is_file()):
+        raise BehaviorError(
+            f"unknown behavior {name!r}; known: {', '.join(TASKS)}, or the path of a .jsonl file"
+        )
 
 
 def generate(

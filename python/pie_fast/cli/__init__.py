@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from typing import cast
 
 import typer
 
-from pie_fast.cli import models, saved, selecting
+from pie_fast.cli import discovering, models, saved, selecting
 from pie_fast.errors import PieFastError
 
+# Help without rich: its markdown renderer alone takes longer to import than everything else here.
 app = typer.Typer(
     name="pie-fast",
     help="Find the small circuit of CLT features behind a language model's behaviour.",
-    no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+discovering.register(app)
 models.register(app)
 selecting.register(app)
 saved.register(app)
@@ -23,14 +26,27 @@ saved.register(app)
 #: exit codes: bad input, and stopped by Ctrl-C
 BAD_INPUT, INTERRUPTED = 2, 130
 
+# typer carries its own copy of click or uses the installed one, depending on its version.
+_ClickException = cast("type[Exception]", typer.BadParameter.__mro__[2])
+
 
 def main() -> None:
     """Run the command line; what the user did wrong is one line on standard error."""
     try:
-        app(standalone_mode=True)
-    except (PieFastError, OSError) as error:
-        print(f"pie-fast: error: {error}", file=sys.stderr)
+        code = app(sys.argv[1:] or ["--help"], prog_name="pie-fast", standalone_mode=False)
+    except (_ClickException, PieFastError, OSError) as error:
+        print(f"pie-fast: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         print("pie-fast: stopped", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    sys.exit(code or 0)
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an error, without the line breaks that libraries put into theirs."""
+    told = error.format_message() if hasattr(error, "format_message") else str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        told = f"{error.filename}: {error.strerror}"
+    return " ".join(told.split())

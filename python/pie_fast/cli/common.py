@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from pie_fast.behaviors import Behavior
+    from pie_fast.dump import FeatureDump
+    from pie_fast.replacement_model import ReplacementModel
 
 
 class RankBy(StrEnum):
@@ -56,6 +62,34 @@ class Metric(StrEnum):
     prob_diff = "prob-diff"
 
 
+class Split(StrEnum):
+    """The prompts that selection may look at, or those that only evaluation may."""
+
+    selection = "selection"
+    held_out = "held_out"
+
+
+class Error(StrEnum):
+    """What becomes of what the CLT misses."""
+
+    keep = "keep"
+    drop = "drop"
+
+
+class Frozen(StrEnum):
+    """Whether a replacement run computes something anew."""
+
+    recompute = "recompute"
+    freeze = "freeze"
+
+
+class KlDirection(StrEnum):
+    """Of the divergence that fidelity is made of."""
+
+    from_model = "model||circuit"
+    from_circuit = "circuit||model"
+
+
 class Form(StrEnum):
     """Synergy as it is, or clipped at 0 as in the paper."""
 
@@ -70,6 +104,18 @@ class Bonus(StrEnum):
     sum = "sum"
 
 
+def at_least(low: float) -> Callable[[Any], Any]:
+    """An option's lower end; unlike typer's own `min`, its error tells the value."""
+
+    def check(value: Any) -> Any:
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and not one >= low:
+                raise typer.BadParameter(f"{one} is not valid, must be at least {low}")
+        return value
+
+    return check
+
+
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="HuggingFace checkpoint: a folder or a hub id.")
 ]
@@ -78,7 +124,7 @@ BehaviorOption = Annotated[
     str, typer.Option("--behavior", "-b", help="Name of a behaviour, or a JSON Lines file.")
 ]
 BudgetOption = Annotated[
-    int, typer.Option("--budget", "-k", min=1, help="How many features to keep (K).")
+    int, typer.Option("--budget", "-k", callback=at_least(1), help="How many features to keep (K).")
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
@@ -89,10 +135,23 @@ JsonOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", help="Of prompts and random choices.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 PromptsOption = Annotated[
-    int | None, typer.Option("--prompts", min=2, help="Prompts in both splits together.")
+    int | None,
+    typer.Option("--prompts", callback=at_least(2), help="Prompts in both splits together."),
 ]
-BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Prompts a batch.")]
+BatchOption = Annotated[
+    int, typer.Option("--batch-size", callback=at_least(1), help="Prompts a batch.")
+]
 RankByOption = Annotated[RankBy, typer.Option("--rank-by", help="How features are ranked.")]
+MetricOption = Annotated[
+    Metric | None, typer.Option("--metric", help="By default the behaviour's own.")
+]
+BaselineOption = Annotated[
+    Baseline | None,
+    typer.Option("--baseline", help="By default counterfactual where there is one, else mean."),
+]
+GradientOption = Annotated[Gradient, typer.Option("--gradient", help="Rule of the gradient.")]
+DirectionOption = Annotated[Direction, typer.Option("--direction", help="Of the synergy.")]
+EstimatorOption = Annotated[Estimator, typer.Option("--estimator", help="Of the synergy.")]
 
 
 def print_json(content: Any) -> None:
@@ -104,3 +163,32 @@ def print_json(content: Any) -> None:
 def terminal() -> bool:
     """Whether somebody watches the progress."""
     return sys.stderr.isatty()
+
+
+def open_noting(path: Path) -> FeatureDump:
+    """A dump, with a note on standard error where its capture was stopped."""
+    from pie_fast.dump import open_dump
+
+    opened = open_dump(path)
+    if not opened.complete:
+        planned = opened.manifest["n_prompts_planned"]
+        print(
+            f"pie-fast: note: {path} is incomplete: {opened.n_prompts} of {planned} prompts",
+            file=sys.stderr,
+        )
+    return opened
+
+
+def load(
+    model: str, clt: str, behavior: str, device: str, n_prompts: int | None, seed: int
+) -> tuple[ReplacementModel, Behavior]:
+    """A model and a behaviour that it can read; what is cheap to check is checked first."""
+    from pie_fast.behaviors import check_known, load_behavior
+
+    check_known(behavior)
+    from pie_fast.replacement_model import load_model
+
+    loaded = load_model(model, clt, device=device)
+    found = load_behavior(behavior, tokenizer=loaded.host.tokenizer, n_prompts=n_prompts, seed=seed)
+    found.check_fits(loaded.host.vocab_size, loaded.host.n_ctx)
+    return loaded, found

@@ -7,17 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 _BAR = 40
 
 
 def print_inspection(content: Mapping[str, Any]) -> None:
     """The counts, the settings, entries per layer and the histogram of activations."""
-    console = Console(highlight=False)
+    # Plain text: `inspect` is there for a quick look, and importing rich would take longer.
     state = "complete" if content["complete"] else "INCOMPLETE"
-    console.print(
+    print(
         f"{content['path']}: feature dump, version {content['version']}, {state}\n"
         f"{content['n_prompts']} prompts, {content['n_active']} entries of "
         f"{content['n_active_features']} active features among "
@@ -26,9 +23,9 @@ def print_inspection(content: Mapping[str, Any]) -> None:
         f"attributions: {'yes' if content['has_attribution'] else 'no'}, "
         f"checked: {content['checked']}"
     )
-    console.print(_settings(content["settings"]))
-    console.print(_layers(content["layers"]))
-    console.print(_histogram(content["activation"]))
+    _print_columns("settings", _settings(content["settings"]))
+    _print_columns("entries per layer", _layers(content["layers"]))
+    _print_columns("activations by size", _histogram(content["activation"]))
 
 
 def print_ranking(content: Mapping[str, Any]) -> None:
@@ -38,6 +35,9 @@ def print_ranking(content: Mapping[str, Any]) -> None:
 
 def print_redundancy(content: Mapping[str, Any]) -> None:
     """The pairs whose writes are most alike."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=f"{len(content['pairs'])} strongest pairs of {len(content['features'])}")
     for name in ("feature", "feature", "cosine"):
         table.add_column(name, justify="right")
@@ -48,6 +48,9 @@ def print_redundancy(content: Mapping[str, Any]) -> None:
 
 
 def _print_features(features: list[Mapping[str, Any]], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=f"{len(features)} features, {title}")
     for name in ("rank", "feature", "score"):
         table.add_column(name, justify="right")
@@ -56,32 +59,39 @@ def _print_features(features: list[Mapping[str, Any]], title: str) -> None:
     Console(highlight=False).print(table)
 
 
-def _settings(settings: Mapping[str, Any]) -> Table:
-    table = Table(show_header=False, box=None)
-    for key, value in settings.items():
-        table.add_row(key, value if isinstance(value, str) else json.dumps(value))
-    return table
-
-
-def _layers(layers: list[Mapping[str, int]]) -> Table:
-    table = Table(title="entries per layer", show_header=False, box=None)
-    most = max((row["n_active"] for row in layers), default=1)
-    for row in layers:
-        table.add_row(f"L{row['layer']}", str(row["n_active"]), _bar(row["n_active"], most))
-    return table
-
-
-def _histogram(activation: Mapping[str, Any]) -> Table:
-    table = Table(title="activations by size", show_header=False, box=None)
-    rows = activation["histogram"]
-    most = max((row["n"] for row in rows), default=1)
-    if activation["n_zero"]:
-        table.add_row("0", str(activation["n_zero"]), "(baseline is not 0)")
+def _print_columns(title: str, rows: list[tuple[str, ...]]) -> None:
+    print(f"\n{title}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        table.add_row(f"{row['from']:.3g} - {row['to']:.3g}", str(row["n"]), _bar(row["n"], most))
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(f"  {'  '.join(cells)}".rstrip())
+
+
+def _settings(settings: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (key, value if isinstance(value, str) else json.dumps(value))
+        for key, value in settings.items()
+    ]
+
+
+def _layers(layers: list[Mapping[str, int]]) -> list[tuple[str, ...]]:
+    most = max((row["n_active"] for row in layers), default=1)
+    return [
+        (f"L{row['layer']}", str(row["n_active"]), _bar(row["n_active"], most)) for row in layers
+    ]
+
+
+def _histogram(activation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    most = max((row["n"] for row in activation["histogram"]), default=1)
+    rows = [
+        (f"{row['from']:.3g} - {row['to']:.3g}", str(row["n"]), _bar(row["n"], most))
+        for row in activation["histogram"]
+    ]
+    if activation["n_zero"]:
+        rows.insert(0, ("0", str(activation["n_zero"]), "(baseline is not 0)"))
     if activation["n_negative"]:
-        table.add_row("negative", str(activation["n_negative"]), "(counted above by size)")
-    return table
+        rows.append(("negative", str(activation["n_negative"]), "(counted above by size)"))
+    return list(rows)
 
 
 def _bar(n: int, most: int) -> str:

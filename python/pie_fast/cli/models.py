@@ -1,28 +1,30 @@
-"""Commands that run a model: `demo`, `discover`, `capture`, `synergy`, `evaluate`."""
+"""Commands that run a model: `capture`, `synergy`, `evaluate`."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pie_fast.cli.common import (
-    Baseline,
+    BaselineOption,
     BatchOption,
     BehaviorOption,
-    Bonus,
-    BudgetOption,
     CltOption,
     DeviceOption,
     Direction,
+    DirectionOption,
+    Error,
     Estimator,
+    EstimatorOption,
     ForceOption,
-    Form,
+    Frozen,
     Gradient,
+    GradientOption,
     JsonOption,
-    Metric,
+    KlDirection,
+    MetricOption,
     ModelOption,
     OutOption,
     PromptsOption,
@@ -30,122 +32,19 @@ from pie_fast.cli.common import (
     RankByOption,
     ResumeOption,
     SeedOption,
+    Split,
+    at_least,
+    load,
+    open_noting,
     print_json,
     terminal,
 )
-from pie_fast.cli.selecting import BonusOption, FormOption, Method, MethodOption
-
-if TYPE_CHECKING:
-    from pie_fast.behaviors import Behavior
-    from pie_fast.replacement_model import ReplacementModel
-
-MetricOption = Annotated[
-    Metric | None, typer.Option("--metric", help="By default the behaviour's own.")
-]
-BaselineOption = Annotated[
-    Baseline | None,
-    typer.Option("--baseline", help="By default counterfactual where there is one, else mean."),
-]
-GradientOption = Annotated[Gradient, typer.Option("--gradient", help="Rule of the gradient.")]
-DirectionOption = Annotated[Direction, typer.Option("--direction", help="Of the synergy.")]
-EstimatorOption = Annotated[Estimator, typer.Option("--estimator", help="Of the synergy.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (demo, discover, capture, synergy, evaluate):
+    for command in (capture, synergy, evaluate):
         app.command(command.__name__)(command)
-
-
-def demo(
-    behavior: BehaviorOption = "ioi",
-    budget: BudgetOption = 50,
-    method: MethodOption = Method.auto,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Keep the run here, not in a temporary folder."),
-    ] = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """All of PIE on the embedded model, offline."""
-    from pie_fast.data import demo_clt_path, demo_model_path
-
-    folder = out or Path(tempfile.mkdtemp(prefix="pie-fast-demo-")) / behavior.replace("/", "-")
-    _discover(
-        str(demo_model_path()),
-        str(demo_clt_path()),
-        behavior,
-        folder,
-        plan={"budget": budget},
-        options={"method": method.value, "seed": seed},
-        device=device,
-        n_prompts=None,
-        force=force,
-        resume=False,
-        as_json=as_json,
-    )
-
-
-def discover(
-    model: ModelOption,
-    clt: CltOption,
-    behavior: BehaviorOption,
-    budget: BudgetOption,
-    out: OutOption,
-    method: MethodOption = Method.auto,
-    rank_by: RankByOption = RankBy.mean_abs,
-    form: FormOption = Form.clipped,
-    bonus: BonusOption = Bonus.mean,
-    metric: MetricOption = None,
-    baseline: BaselineOption = None,
-    gradient: GradientOption = Gradient.full,
-    direction: DirectionOption = Direction.noising,
-    estimator: EstimatorOption = Estimator.gradient_difference,
-    pool_factor: Annotated[
-        float, typer.Option("--pool-factor", min=1, help="Pool of max(this * K, 200).")
-    ] = 4,
-    curve: Annotated[bool, typer.Option(help="Also measure the fidelity curve.")] = True,
-    prompts: PromptsOption = None,
-    batch_size: BatchOption = 32,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    force: ForceOption = False,
-    resume: ResumeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Find, interpret and evaluate the circuit of a behaviour."""
-    _discover(
-        model,
-        clt,
-        behavior,
-        out,
-        plan={
-            "budget": budget,
-            "metric": metric and metric.value,
-            "baseline": baseline and baseline.value,
-            "gradient": gradient.value,
-            "direction": direction.value,
-            "estimator": estimator.value,
-            "pool_factor": pool_factor,
-            "curve": curve,
-            "batch_size": batch_size,
-        },
-        options={
-            "method": method.value,
-            "rank_by": rank_by.value,
-            "synergy": form.value,
-            "bonus": bonus.value,
-            "seed": seed,
-        },
-        device=device,
-        n_prompts=prompts,
-        force=force,
-        resume=resume,
-        as_json=as_json,
-    )
 
 
 def capture(
@@ -156,7 +55,7 @@ def capture(
     metric: MetricOption = None,
     baseline: BaselineOption = None,
     gradient: GradientOption = Gradient.full,
-    split: Annotated[str, typer.Option("--split", help="selection or held_out.")] = "selection",
+    split: Annotated[Split, typer.Option("--split", help="Whose prompts.")] = Split.selection,
     prompts: PromptsOption = None,
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
@@ -173,8 +72,8 @@ def capture(
     from pie_fast.progress import Reporter
 
     if not resume:
-        check_absent(out, force=force)
-    loaded, found = _load(model, clt, behavior, device, prompts, seed)
+        check_absent(out, force=force, or_else=", or --resume to go on with it")
+    loaded, found = load(model, clt, behavior, device, prompts, seed)
     switches = Switches(baseline.value) if baseline else default_switches(found)
     reporter = Reporter(visible=terminal())
     with reporter.stage("capture") as advance:
@@ -182,7 +81,7 @@ def capture(
             loaded,
             found,
             out,
-            split=split,
+            split=split.value,
             metric=metric and metric.value,
             switches=switches,
             gradient=gradient.value,
@@ -211,12 +110,18 @@ def synergy(
     dump: Annotated[Path, typer.Argument(help="A feature dump.")],
     model: ModelOption,
     clt: CltOption,
-    pool: Annotated[int, typer.Option("--pool", min=2, help="How many candidates (M).")] = 200,
+    pool: Annotated[
+        int | None,
+        typer.Option("--pool", callback=at_least(2), help="Candidates (M); 200 if there are."),
+    ] = None,
     estimator: EstimatorOption = Estimator.gradient_difference,
     direction: DirectionOption = Direction.noising,
     rank_by: RankByOption = RankBy.mean_abs,
     n_prompts: Annotated[
-        int, typer.Option("--prompts", min=1, help="At most so many prompts of the dump.")
+        int,
+        typer.Option(
+            "--prompts", callback=at_least(1), help="At most so many prompts of the dump."
+        ),
     ] = 32,
     batch_size: BatchOption = 32,
     device: DeviceOption = "auto",
@@ -224,18 +129,20 @@ def synergy(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the pair synergies of a dump's pool; resumes where it was stopped."""
-    from pie_fast.dump import open_dump
     from pie_fast.outputs import check_absent
+    from pie_fast.selectors import check_pool
+
+    opened = open_noting(dump)
+    size = check_pool(opened, pool)
     from pie_fast.progress import Reporter
     from pie_fast.replacement_model import load_model
     from pie_fast.synergy import model_calls
     from pie_fast.synergy_pool import SYNERGY_FILE, measure_dump_synergy
 
-    opened = open_dump(dump)
     check_absent(dump / SYNERGY_FILE, force=force)
-    forwards, backwards = model_calls(estimator.value, pool)
+    forwards, backwards = model_calls(estimator.value, size)
     typer.echo(
-        f"{forwards} forward and {backwards} backward passes over "
+        f"pie-fast: note: {forwards} forward and {backwards} backward passes over "
         f"{min(n_prompts, opened.n_prompts)} prompts",
         err=True,
     )
@@ -245,7 +152,7 @@ def synergy(
         matrix = measure_dump_synergy(
             loaded,
             opened,
-            pool,
+            size,
             n_prompts=n_prompts,
             rank_by=rank_by.value,
             estimator=estimator.value,
@@ -276,16 +183,16 @@ def evaluate(
     features: Annotated[Path, typer.Option("--features", help="A selection or a result (JSON).")],
     metric: MetricOption = None,
     baseline: BaselineOption = None,
-    error: Annotated[str, typer.Option("--error", help="keep or drop.")] = "keep",
+    error: Annotated[Error, typer.Option("--error", help="What the CLT misses.")] = Error.keep,
     attention: Annotated[
-        str, typer.Option("--attention", help="recompute or freeze.")
-    ] = "recompute",
+        Frozen, typer.Option("--attention", help="Attention patterns.")
+    ] = Frozen.recompute,
     activations: Annotated[
-        str, typer.Option("--activations", help="recompute or freeze.")
-    ] = "recompute",
+        Frozen, typer.Option("--activations", help="Activations of the kept features.")
+    ] = Frozen.recompute,
     kl_direction: Annotated[
-        str, typer.Option("--kl-direction", help="'model||circuit' or 'circuit||model'.")
-    ] = "model||circuit",
+        KlDirection, typer.Option("--kl-direction", help="Of the divergence behind fidelity.")
+    ] = KlDirection.from_model,
     prompts: PromptsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -303,14 +210,14 @@ def evaluate(
     if out is not None:
         check_absent(out, force=force)
     chosen = read_features(features)
-    loaded, found = _load(model, clt, behavior, device, prompts, seed)
+    loaded, found = load(model, clt, behavior, device, prompts, seed)
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)
     switches = Switches(
         baseline.value if baseline else default_switches(found).baseline,
-        error,
-        attention,
-        activations,
+        error.value,
+        attention.value,
+        activations.value,
     )
     figures = evaluate_circuit(
         loaded,
@@ -319,7 +226,7 @@ def evaluate(
         metric=metric.value if metric else found.metric,
         switches=switches,
         mean_of=found.selection,
-        kl_direction=kl_direction,
+        kl_direction=kl_direction.value,
         seed=seed,
     )
     figures["split"] = "held_out" if found.held_out else "selection"
@@ -331,50 +238,3 @@ def evaluate(
         from pie_fast.cli.tables import print_evaluation
 
         print_evaluation(figures)
-
-
-def _load(
-    model: str, clt: str, behavior: str, device: str, n_prompts: int | None, seed: int
-) -> tuple[ReplacementModel, Behavior]:
-    from pie_fast.behaviors import load_behavior
-    from pie_fast.replacement_model import load_model
-
-    loaded = load_model(model, clt, device=device)
-    found = load_behavior(behavior, tokenizer=loaded.host.tokenizer, n_prompts=n_prompts, seed=seed)
-    return loaded, found
-
-
-def _discover(
-    model: str,
-    clt: str,
-    behavior: str,
-    out: Path,
-    *,
-    plan: dict[str, Any],
-    options: dict[str, Any],
-    device: str,
-    n_prompts: int | None,
-    force: bool,
-    resume: bool,
-    as_json: bool,
-) -> None:
-    from pie_fast.outputs import check_absent
-
-    # Before minutes of work: what can be refused at once is.
-    check_absent(out, force=force)
-    from pie_fast.discover import Plan
-    from pie_fast.discover import discover as run
-    from pie_fast.progress import Reporter
-    from pie_fast.selectors import Options
-
-    chosen = Plan(**plan, options=Options(**options))
-    reporter = Reporter(visible=terminal())
-    with reporter.stage("load"):
-        loaded, found = _load(model, clt, behavior, device, n_prompts, options["seed"])
-    result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)
-    if as_json:
-        print_json({**result, "folder": str(out)})
-    else:
-        from pie_fast.cli.tables import print_result
-
-        print_result(result, out)

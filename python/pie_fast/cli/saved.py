@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pie_fast.cli.common import ForceOption, JsonOption, print_json, terminal
+from pie_fast.cli.common import (
+    ForceOption,
+    JsonOption,
+    at_least,
+    open_noting,
+    print_json,
+    terminal,
+)
 
 if TYPE_CHECKING:
     from pie_fast.dump import FeatureDump
@@ -29,10 +35,10 @@ class DumpRankBy(StrEnum):
 DumpArgument = Annotated[Path, typer.Argument(help="A feature dump.")]
 DumpRankByOption = Annotated[DumpRankBy, typer.Option("--rank-by", help="How features are ranked.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="By default one per core.")
+    int | None, typer.Option("--threads", callback=at_least(1), help="By default one per core.")
 ]
 
-convert = typer.Typer(help="Make a feature dump of another format.", no_args_is_help=True)
+convert = typer.Typer(help="Make a feature dump of another format.")
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +60,7 @@ def inspect(
     from pie_fast.inspection import inspect_dump
     from pie_fast.progress import Reporter
 
-    opened = _open(dump)
+    opened = open_noting(dump)
     reporter = Reporter(visible=terminal())
     if deep:
         with reporter.stage("check") as advance:
@@ -71,14 +77,19 @@ def inspect(
 
 def top(
     dump: DumpArgument,
-    k: Annotated[int, typer.Option("--budget", "-k", min=0, help="How many features.")] = 100,
+    k: Annotated[
+        int, typer.Option("--budget", "-k", callback=at_least(0), help="How many features.")
+    ] = 100,
     rank_by: DumpRankByOption = DumpRankBy.mean_abs,
     layer: Annotated[
-        list[int] | None, typer.Option("--layer", min=0, help="Only this layer; may be repeated.")
+        list[int] | None,
+        typer.Option("--layer", callback=at_least(0), help="Only this layer; may be repeated."),
     ] = None,
     min_prompts: Annotated[
         int | None,
-        typer.Option("--min-prompts", min=0, help="Only features active in so many prompts."),
+        typer.Option(
+            "--min-prompts", callback=at_least(0), help="Only features active in so many prompts."
+        ),
     ] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="The best of each layer.")] = False,
     threads: ThreadsOption = None,
@@ -88,7 +99,7 @@ def top(
     from pie_fast.inspection import listed
     from pie_fast.progress import Reporter
 
-    opened = _open(dump)
+    opened = open_noting(dump)
     with Reporter(visible=terminal()).stage("score") as advance:
         ids, scores = opened.top_k(
             k,
@@ -135,10 +146,13 @@ def convert_delphi(
     target: Annotated[Path, typer.Argument(help="The dump to make.")],
     layer: Annotated[
         int | None,
-        typer.Option("--layer", min=0, help="Of a module whose name does not say its layer."),
+        typer.Option(
+            "--layer", callback=at_least(0), help="Of a module whose name does not say its layer."
+        ),
     ] = None,
     n_features: Annotated[
-        int | None, typer.Option("--n-features", min=1, help="Width, if the files fall short.")
+        int | None,
+        typer.Option("--n-features", callback=at_least(1), help="Width, if the files fall short."),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -157,9 +171,13 @@ def convert_delphi(
 def redundancy(
     dump: DumpArgument,
     clt: Annotated[Path, typer.Option("--clt", "-c", help="Folder of the CLT.")],
-    pool: Annotated[int, typer.Option("--pool", min=1, help="Features compared (M).")] = 200,
+    pool: Annotated[
+        int, typer.Option("--pool", callback=at_least(1), help="Features compared (M).")
+    ] = 200,
     rank_by: DumpRankByOption = DumpRankBy.mean_abs,
-    pairs: Annotated[int, typer.Option("--pairs", min=0, help="Strongest pairs listed.")] = 50,
+    pairs: Annotated[
+        int, typer.Option("--pairs", callback=at_least(0), help="Strongest pairs listed.")
+    ] = 50,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -167,7 +185,7 @@ def redundancy(
     from pie_fast.decoder import redundancy_of_pool, strongest_pairs
     from pie_fast.inspection import listed
 
-    opened = _open(dump)
+    opened = open_noting(dump)
     ids, scores, matrix = redundancy_of_pool(
         opened, clt, pool, rank_by=rank_by.value, threads=threads
     )
@@ -182,19 +200,6 @@ def redundancy(
         from pie_fast.cli.dump_tables import print_redundancy
 
         print_redundancy(content)
-
-
-def _open(path: Path) -> FeatureDump:
-    from pie_fast.dump import open_dump
-
-    opened = open_dump(path)
-    if not opened.complete:
-        planned = opened.manifest["n_prompts_planned"]
-        print(
-            f"pie-fast: note: {path} is incomplete: {opened.n_prompts} of {planned} prompts",
-            file=sys.stderr,
-        )
-    return opened
 
 
 def _print_made(dump: FeatureDump, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from pie_fast.cli.common import (
     RankBy,
     RankByOption,
     SeedOption,
+    open_noting,
     print_json,
 )
 
@@ -61,14 +62,13 @@ def select(
     as_json: JsonOption = False,
 ) -> None:
     """Select K features from saved activations and attributions."""
-    from pie_fast.dump import open_dump
     from pie_fast.outputs import check_absent, write_json
     from pie_fast.selectors import Options, select_features
     from pie_fast.synergy_matrix import SynergyMatrix
 
     if out is not None:
         check_absent(out, force=force)
-    opened = open_dump(dump)
+    opened = open_noting(dump)
     options = Options(method.value, rank_by.value, form.value, bonus.value, seed)
     file = synergy or dump / "synergy.safetensors"
     needed = options.regime(budget) == "fap-synergy"

@@ -52,14 +52,17 @@ def _features(result: Mapping[str, Any]) -> Table:
     table = Table(title=f"The {len(result['features'])} features of the circuit", expand=True)
     table.add_column("", justify="right")
     table.add_column("feature")
-    table.add_column("FAP", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("|ablation|", justify="right")
     table.add_column("what it does", ratio=1)
-    rows = zip(result["features"], result["interpretations"], strict=True)
-    for feature, told in rows:
+    exact = result["ablation"]["mean_abs_effect"]
+    rows = zip(result["features"], result["interpretations"], exact, strict=True)
+    for feature, told, effect in rows:
         table.add_row(
             str(feature["rank"]),
             f"L{feature['layer']}:{feature['index']}",
-            f"{told['fap_score']:+.3f}",
+            f"{feature['score']:.3f}",
+            f"{effect:.3f}",
             Text(told["label"]),
         )
     return table
@@ -92,9 +95,9 @@ def _figure(summary: Mapping[str, Any], key: str) -> str:
 
 def _curve(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
     table = Table(title="Fidelity over the budget K")
-    table.add_column("K", justify="right")
+    table.add_column("K", justify="right", min_width=3)
     for name in curves:
-        table.add_column(name, justify="left", no_wrap=True)
+        table.add_column(name.replace("-", " "), justify="left", min_width=11)
     budgets = sorted({int(point["budget"]) for curve in curves.values() for point in curve})
     for k in budgets:
         cells = []
@@ -105,5 +108,5 @@ def _curve(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
     return table
 
 
-def _bar(value: float, width: int = 10) -> str:
+def _bar(value: float, width: int = 5) -> str:
     return f"{value:.3f} " + "█" * round(value * width)

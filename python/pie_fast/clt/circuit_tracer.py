@@ -12,6 +12,7 @@ gathered from the file when they are asked for.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import torch
@@ -90,14 +91,17 @@ def _hooks(folder: Path) -> tuple[str, str]:
 
 
 def _count_layers(folder: Path) -> int:
-    found = {p.name for p in folder.glob("W_enc_*.safetensors")}
-    for layer in range(len(found)):
-        if f"W_enc_{layer}.safetensors" not in found:
-            raise CheckpointError(
-                f"{folder}: W_enc_{layer}.safetensors is missing, though {len(found)} encoder "
-                f"files are there"
-            )
-    return len(found)
+    """As many as the highest layer that any file names; every layer needs both files."""
+    found = {p.name for p in folder.glob("W_*_*.safetensors")}
+    named = [int(m[1]) for m in (re.fullmatch(r"W_(?:enc|dec)_(\d+)\.\w+", n) for n in found) if m]
+    n_layers = max(named) + 1
+    for layer in range(n_layers):
+        for name in (f"W_enc_{layer}.safetensors", f"W_dec_{layer}.safetensors"):
+            if name not in found:
+                raise CheckpointError(
+                    f"{folder}: {name} is missing, though there are files of layer {n_layers - 1}"
+                )
+    return n_layers
 
 
 def _read_encoder(
@@ -134,8 +138,6 @@ def _expect(path: Path, key: str, tensor: Tensor, shape: tuple[int, ...]) -> Non
 def _check_decoder(folder: Path, layer: int, shape: tuple[int, ...]) -> None:
     """Only the header is read: the shape must fit before the first row is gathered."""
     path, key = folder / f"W_dec_{layer}.safetensors", f"W_dec_{layer}"
-    if not path.exists():
-        raise CheckpointError(f"{folder}: W_dec_{layer}.safetensors is missing")
     try:
         with safe_open(path, framework="pt") as file:
             if key not in file.keys():  # noqa: SIM118 - safe_open is no mapping

@@ -4,8 +4,9 @@ from pie_fast.model.batch import Batch, batches, make_batch
 from pie_fast.model.host import Host
 from pie_fast.model.loading import load_host, resolve_device
 from pie_fast.model.pool import Pool
-from pie_fast.model.replacement import Replacer, Run, Setup
+from pie_fast.model.replacement import Replacer
 from pie_fast.model.settings import Switches
+from pie_fast.model.state import Run, Setup
 
 __all__ = [
     "Batch",

@@ -7,17 +7,13 @@ taken off what all features wrote there. From the next layer on everything is en
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from pie_fast.clt import Clt, Columns
 from pie_fast.model.host import Hook
 from pie_fast.model.pool import Pool
-
-if TYPE_CHECKING:
-    from pie_fast.model.replacement import Setup
+from pie_fast.model.state import Setup
 
 
 class Assembly:

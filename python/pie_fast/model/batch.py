@@ -26,6 +26,7 @@ class Batch:
         answer: `[batch]` int64.
         foil: `[batch]` int64, -1 where a prompt has none.
         counterfactual: `[batch, n_pos]` int64, or None.
+        first: Number of the first prompt among those that the batch was cut from.
     """
 
     tokens: Tensor
@@ -34,6 +35,7 @@ class Batch:
     answer: Tensor
     foil: Tensor
     counterfactual: Tensor | None
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -45,8 +47,8 @@ class Batch:
         return at < self.lengths[:, None]
 
 
-def make_batch(prompts: Sequence[Prompt], device: torch.device) -> Batch:
-    """Pad `prompts` to the longest of them."""
+def make_batch(prompts: Sequence[Prompt], device: torch.device, first: int = 0) -> Batch:
+    """Pad `prompts` to the longest of them; `first` is the number of the first one."""
     width = max(len(p.tokens) for p in prompts)
     twins = [p.counterfactual for p in prompts]
 
@@ -65,6 +67,7 @@ def make_batch(prompts: Sequence[Prompt], device: torch.device) -> Batch:
         answer=column([p.answer for p in prompts]),
         foil=column([-1 if p.foil is None else p.foil for p in prompts]),
         counterfactual=padded(whole) if len(whole) == len(prompts) else None,
+        first=first,
     )
 
 
@@ -73,4 +76,4 @@ def batches(
 ) -> Iterator[tuple[int, Batch]]:
     """`(first prompt, batch)` in order; a resumed run cuts where a fresh one would."""
     for first in range(start, len(prompts), size):
-        yield first, make_batch(prompts[first : first + size], device)
+        yield first, make_batch(prompts[first : first + size], device, first)

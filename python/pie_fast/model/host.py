@@ -24,11 +24,13 @@ class Host:
 
     Attributes:
         bridge: The TransformerBridge.
+        tokenizer: The model's own, or None.
         n_layers, d_model, n_ctx, vocab_size: Its sizes.
     """
 
     def __init__(self, bridge: Any, name: str) -> None:
         self.bridge = bridge.eval()
+        self.tokenizer = _usable(bridge.tokenizer)
         self.name = name
         self.n_layers = int(bridge.cfg.n_layers)
         self.d_model = int(bridge.cfg.d_model)
@@ -44,9 +46,13 @@ class Host:
         return device
 
     @property
-    def tokenizer(self) -> Any:
-        """The model's own tokenizer, or None."""
-        return self.bridge.tokenizer
+    def bos(self) -> int | None:
+        """The token that prompts begin with, of the tokenizer or else of the model."""
+        if self.tokenizer is not None:
+            found = self.tokenizer.bos_token_id
+        else:
+            found = getattr(self.bridge.original_model.config, "bos_token_id", None)
+        return found if isinstance(found, int) else None
 
     @property
     def centres(self) -> bool:
@@ -98,7 +104,8 @@ class Host:
         points.append(("unembed.hook_in", _without_name(at_answer)))
         with self.bridge.hooks(fwd_hooks=points), _stepped_over(self.bridge, skip_mlps):
             logits: Tensor = self.bridge(tokens, return_type="logits")
-        return logits[:, 0].float()
+        answers: Tensor = logits[:, 0].float()
+        return answers
 
     def unembedding(self) -> Tensor:
         """`[d_model, vocab]` with the final norm's gain folded in: what a write promotes."""
@@ -108,6 +115,13 @@ class Host:
         head = self.bridge.original_model.get_output_embeddings().weight.float()
         folded: Tensor = gain[:, None] * head.T
         return folded
+
+
+def _usable(tokenizer: Any) -> Any:
+    """None for what transformers invents where a checkpoint has none: special tokens only."""
+    if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_ids):
+        return None
+    return tokenizer
 
 
 def _without_name(hook: Hook) -> Callable[..., Tensor | None]:

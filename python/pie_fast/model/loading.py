@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from pie_fast.errors import CheckpointError, PieFastError
 from pie_fast.model.host import Host
@@ -43,7 +48,6 @@ def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
         PieFastError: The object is none of these.
     """
     with warnings.catch_warnings():
-        # Deprecations inside the libraries at import time are not the user's to mend.
         warnings.simplefilter("ignore")
         from transformer_lens.model_bridge import TransformerBridge
 
@@ -62,6 +66,37 @@ def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
     )
 
 
+@contextmanager
+def _quiet() -> Iterator[list[str]]:
+    """Keep the libraries from writing to the terminal; what transformers had to say is yielded.
+
+    Deprecations inside the libraries are not the user's to mend. But transformers only warns when
+    it fills in weights that a checkpoint lacks at random, which would make every result wrong.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    said: list[str] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = logger.level, logger.propagate
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logger.addHandler(listener)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield said
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def _boot(
     bridge: Any, name: str, model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype
 ) -> Any:
@@ -70,8 +105,14 @@ def _boot(
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no HuggingFace checkpoint (config.json) there")
     try:
-        return bridge.boot_transformers(
-            name, hf_model=model, tokenizer=tokenizer, device=str(device), dtype=dtype
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        with _quiet() as said:
+            booted = bridge.boot_transformers(
+                name, hf_model=model, tokenizer=tokenizer, device=str(device), dtype=dtype
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{name}: the model does not load: {error}") from error
+    for line in "\n".join(said).splitlines():
+        if "MISSING" in line or "newly initialized" in line:
+            plain = re.sub("\x1b\\[[0-9;]*m", "", line)  # it is coloured on a terminal
+            raise CheckpointError(f"{name}: weights are missing: {plain.strip(' |')}")
+    return booted

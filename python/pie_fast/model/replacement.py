@@ -17,7 +17,6 @@ to a gate is the feature's first-order effect (FAP, METHODS.md section 3).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -31,59 +30,7 @@ from pie_fast.model.batch import Batch, make_batch
 from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
 from pie_fast.model.settings import Switches
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What all runs of one batch share.
-
-    Attributes:
-        batch: The prompts.
-        switches: Of these runs.
-        logits: `[batch, vocab]` of the model itself at the answer position.
-        clean: Activations on the prompts, one `Columns` a layer, values `[batch, n_pos, n]`.
-        baseline: The baseline `b`, likewise; values may be `[1, 1, n]`.
-        empty_out: Per layer `[batch, n_pos, d_model]`: reconstruction at the baseline.
-        error: Per layer `[batch, n_pos, d_model]`, or zeros of `[1, 1, d_model]` when dropped.
-        mlp_out: Per layer `[batch, n_pos, d_model]`, the model's own.
-        patterns: Per layer `[batch, n_heads, n_pos, n_pos]` when attention is frozen.
-        ignored: `[batch, n_pos]` bool, where the model's own MLP output stays.
-        written: What layers up to a layer write on the clean run, filled when first needed.
-    """
-
-    batch: Batch
-    switches: Switches
-    logits: Tensor
-    clean: tuple[Columns, ...]
-    baseline: tuple[Columns, ...]
-    empty_out: tuple[Tensor, ...]
-    error: tuple[Tensor, ...]
-    mlp_out: tuple[Tensor, ...]
-    patterns: tuple[Tensor, ...] | None
-    ignored: Tensor
-    written: dict[int, Tensor] = field(default_factory=dict, repr=False)
-
-    @property
-    def counted(self) -> Tensor:
-        """`[batch, n_pos]` bool: positions that have features, padding left out."""
-        return self.batch.real & ~self.ignored
-
-
-@dataclass(frozen=True)
-class Run:
-    """The outcome of one replacement run over `n_sets` gate settings.
-
-    Attributes:
-        logits: `[n_sets, batch, vocab]` at the answer position.
-        terms: Per layer the ids of the features in play and their `A` (`[n_sets * batch, n_pos,
-            n]`), connected to the logits when gradients were asked for. With a pool and the rest
-            free, layers up to the first moved one have the pool's features only, or none.
-        deltas: Per layer `a - b` of the same, detached.
-    """
-
-    logits: Tensor
-    terms: tuple[Columns, ...]
-    deltas: tuple[Tensor, ...]
+from pie_fast.model.state import Run, Setup
 
 
 class Replacer:
@@ -93,7 +40,7 @@ class Replacer:
         host: The language model.
         clt: The transcoder.
         ignore_positions: That many first positions of a prompt keep the model's own MLP output,
-            and have no features. None: 1 for prompts that start with the tokenizer's BOS, else 0.
+            and have no features. None: 1 for prompts that start with the BOS, else 0.
     """
 
     def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | None = None) -> None:
@@ -118,8 +65,7 @@ class Replacer:
         at = torch.arange(batch.tokens.shape[1], device=self.device)
         if self.ignore_positions is not None:
             return (at < self.ignore_positions).expand(batch.tokens.shape)
-        bos = getattr(self.host.tokenizer, "bos_token_id", None)
-        starts = batch.tokens[:, :1] == (-1 if bos is None else bos)
+        starts = batch.tokens[:, :1] == (-1 if self.host.bos is None else self.host.bos)
         return starts & (at == 0)
 
     def prepare(self, batch: Batch, switches: Switches, mean_of: Sequence[Prompt] = ()) -> Setup:
@@ -209,7 +155,7 @@ class Replacer:
         sums = torch.zeros(self.clt.n_layers, self.clt.n_features, dtype=torch.float64)
         count = 0
         for first in range(0, len(prompts), batch_size):
-            batch = make_batch(prompts[first : first + batch_size], self.device)
+            batch = make_batch(prompts[first : first + batch_size], self.device, first)
             with torch.no_grad():
                 reads, *_ = self._observe(batch.tokens, batch)
                 counted = batch.real & ~self.ignored(batch)
@@ -254,6 +200,7 @@ class Replacer:
             hooks.append((f"blocks.{layer}.{self.clt.read_hook}", reads.append))
             hooks.append((f"blocks.{layer}.{self.clt.write_hook}", writes.append))
         logits = self.host.run(tokens, batch.answer_position, hooks)
+        _check_finite(batch, reads, writes, logits)
         return reads, writes, patterns, logits
 
     def _encode(self, reads: list[Tensor]) -> tuple[Columns, ...]:
@@ -288,6 +235,31 @@ class Replacer:
 
 def _constant(value: Tensor) -> Hook:
     return lambda _: value
+
+
+def _check_finite(
+    batch: Batch, reads: Sequence[Tensor], writes: Sequence[Tensor], logits: Tensor
+) -> None:
+    """Refuse a model that overflows or holds NaN, before a number of it is stored.
+
+    Raises:
+        CheckpointError: With the first layer and its first prompt.
+    """
+    fine = [r.isfinite().all(-1) & w.isfinite().all(-1) for r, w in zip(reads, writes, strict=True)]
+    broken = ~torch.stack(fine) & batch.real
+    silent = logits.isnan().any(-1)
+    # One look at the device a batch, whatever the number of layers.
+    if not bool(broken.any() | silent.any()):
+        return
+    if not bool(broken.any()):
+        prompt = batch.first + int(silent.nonzero()[0])
+        raise CheckpointError(f"the model's logits on prompt {prompt} hold NaN")
+    # No position: attention masks by adding, so NaN spreads to earlier positions too.
+    layer, row = (int(i) for i in broken.any(-1).nonzero()[0])
+    raise CheckpointError(
+        f"layer {layer} of the model reads or writes NaN or infinite values on prompt "
+        f"{batch.first + row}"
+    )
 
 
 def _check_fit(host: Host, clt: Clt) -> None:

@@ -5,10 +5,10 @@
 
 use crate::dump::FloatType;
 use crate::error::{Error, Result};
-use crate::file::{Source, reserve, room};
+use crate::file::{Source, room, zeros};
 use crate::gram_kernel::widen;
 use crate::header::Header;
-use crate::workers::Workers;
+use crate::workers::{Spare, Workers};
 use std::path::Path;
 
 /// Bytes that one read brings at most, a row of more bytes excepted.
@@ -108,13 +108,12 @@ impl Decoder {
         if bad { Err(self.wrong(format!("row {row} is not finite"))) } else { Ok(()) }
     }
 
-    fn check_finite(&self, first_row: usize, values: &[f32]) -> Result<()> {
+    fn check_finite(&self, row: usize, values: &[f32]) -> Result<()> {
         if values.iter().fold(true, |all, v| all & v.is_finite()) {
             return Ok(());
         }
-        let i = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
-        let row = first_row + i / self.row_len.max(1);
-        Err(self.wrong(format!("row {row} has {}, must be finite", values[i])))
+        let bad = values.iter().find(|v| !v.is_finite()).unwrap_or(&f32::NAN);
+        Err(self.wrong(format!("row {row} has {bad}, must be finite")))
     }
 
     /// Read the rows `ids`, in that order, with repeats.
@@ -130,15 +129,15 @@ impl Decoder {
     pub fn rows(&self, ids: &[i64], threads: Option<usize>) -> Result<DecoderRows> {
         let order = self.order(ids)?;
         let len = ids.len().saturating_mul(self.row_len);
-        let mut values = Vec::new();
-        reserve(&mut values, len)?;
-        values.resize(len, 0.0f32);
+        let mut values = zeros::<f32>(len)?;
         if self.row_len > 0 {
             let mut rows: Vec<&mut [f32]> = values.chunks_mut(self.row_len).collect();
             // Ascending by row, so that neighbours are read together and repeats once.
             rows = take_in_order(rows, &order);
             let mut jobs = self.jobs(rows, &order);
-            Workers::new(threads, len < SMALL)?.each(&mut jobs, |_, job| self.read(job))?;
+            let spare = Spare::<Scratch>::default();
+            let read = |job: &mut Job<'_>| spare.with(|scratch| self.read(job, scratch));
+            Workers::new(threads, len < SMALL)?.each(&mut jobs, |_, job| read(job))?;
         }
         Ok(DecoderRows { values, row_shape: self.row_shape.clone() })
     }
@@ -178,16 +177,36 @@ impl Decoder {
         jobs
     }
 
-    fn read(&self, job: &mut Job<'_>) -> Result<()> {
-        let mut wide = Vec::new();
-        let wide = room(&mut wide, (job.end - job.first) * self.row_len)?;
-        self.part(job.first, 0, wide)?;
-        for (row, out) in &mut job.out {
-            let from = (*row - job.first) * self.row_len;
-            out.copy_from_slice(&wide[from..from + self.row_len]);
+    fn read(&self, job: &mut Job<'_>, scratch: &mut Scratch) -> Result<()> {
+        let offset = self.offset + (job.first * self.row_len) as u64 * self.dtype.size();
+        let n = (job.end - job.first) * self.row_len;
+        let within = |row: usize| (row - job.first) * self.row_len..;
+        match (self.dtype, job.out.as_mut_slice()) {
+            (FloatType::F32, [(_, out)]) => self.source.read(out, offset)?,
+            (FloatType::F32, rows) => {
+                let wide = room(&mut scratch.wide, n)?;
+                self.source.read(wide, offset)?;
+                for (row, out) in rows {
+                    out.copy_from_slice(&wide[within(*row)][..self.row_len]);
+                }
+            }
+            (half_type, rows) => {
+                let half = room(&mut scratch.half, n)?;
+                self.source.read(half, offset)?;
+                for (row, out) in rows {
+                    widen(&half[within(*row)][..self.row_len], half_type, out);
+                }
+            }
         }
-        Ok(())
+        job.out.iter().try_for_each(|(row, out)| self.check_finite(*row, out))
     }
+}
+
+/// What rows are read into when they are not read straight into the result.
+#[derive(Default)]
+struct Scratch {
+    half: Vec<u16>,
+    wide: Vec<f32>,
 }
 
 /// Neighbouring rows, read at once, and where each goes.

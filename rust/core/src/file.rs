@@ -2,7 +2,7 @@
 //! and never a signal.
 
 use crate::error::{Error, Result};
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -84,17 +84,26 @@ impl Source {
     }
 }
 
-/// The first `n` elements of `buffer`, which grows when it is shorter and never shrinks: what a
-/// loop reads into again and again is zeroed once.
+/// The first `n` elements of `buffer`, which grows when it is shorter and never shrinks, so that a
+/// loop can read into it again and again. What was in it may be lost.
 ///
 /// # Errors
 /// There is no memory for `n` elements.
 pub fn room<T: Pod>(buffer: &mut Vec<T>, n: usize) -> Result<&mut [T]> {
     if buffer.len() < n {
-        reserve(buffer, n)?;
-        buffer.resize(n, T::zeroed());
+        // Freed first: the two together may not fit.
+        *buffer = Vec::new();
+        *buffer = zeros(n)?;
     }
     Ok(&mut buffer[..n])
+}
+
+/// `n` zeros, straight from the allocator: large ones cost nothing until they are written.
+///
+/// # Errors
+/// There is no memory for them.
+pub fn zeros<T: Zeroable>(n: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(n).map_err(|()| no_memory::<T>(n))
 }
 
 /// Make sure that `buffer` holds `n` elements without growing again.
@@ -102,10 +111,12 @@ pub fn room<T: Pod>(buffer: &mut Vec<T>, n: usize) -> Result<&mut [T]> {
 /// # Errors
 /// There is no memory for them.
 pub fn reserve<T>(buffer: &mut Vec<T>, n: usize) -> Result<()> {
-    buffer.try_reserve_exact(n.saturating_sub(buffer.len())).map_err(|_| {
-        let bytes = n.saturating_mul(size_of::<T>());
-        Error::argument(format!("no memory for {n} elements ({bytes} bytes)"))
-    })
+    buffer.try_reserve_exact(n.saturating_sub(buffer.len())).map_err(|_| no_memory::<T>(n))
+}
+
+fn no_memory<T>(n: usize) -> Error {
+    let bytes = n.saturating_mul(size_of::<T>());
+    Error::argument(format!("no memory for {n} elements ({bytes} bytes)"))
 }
 
 #[cfg(unix)]

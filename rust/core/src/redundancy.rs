@@ -17,10 +17,9 @@
 use crate::decoder::Decoder;
 use crate::dump::{FloatType, Watch};
 use crate::error::{Error, Result};
-use crate::file::reserve;
+use crate::file::zeros;
 use crate::gram_kernel::{Bf16Kernel, F32Kernel, Kernel, MR};
 use crate::workers::Workers;
-use bytemuck::Zeroable;
 
 /// Rows of the matrix that one owner works on at a time.
 const STRIPE: usize = 8 * MR;
@@ -257,11 +256,4 @@ fn check(decoders: &Decoders, features: &[Feature]) -> Result<(usize, bool)> {
         }
     }
     Ok((d_model.unwrap_or(0), all_bf16))
-}
-
-fn zeros<T: Zeroable + Clone>(n: usize) -> Result<Vec<T>> {
-    let mut all = Vec::new();
-    reserve(&mut all, n)?;
-    all.resize(n, T::zeroed());
-    Ok(all)
 }

@@ -17,17 +17,16 @@ mod tiles;
 
 use crate::dump::{Dump, Pieces, Rows, Want, Watch};
 use crate::error::{Error, Result};
-use crate::file::reserve;
-use crate::workers::Workers;
+use crate::workers::{Spare, Workers};
 use reduce::Part;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use tiles::Totals;
 
-/// Entries of a slab: half to twice as many are in memory at once, 12 bytes each.
+/// Entries of a slab: a quarter to twice as many are in memory at once, 12 bytes each.
 const SLAB: usize = 1 << 20;
 
-/// Entries of a piece, which one thread loads at once.
-const PIECE: usize = 1 << 16;
+/// Entries of a piece, which one thread loads at once: it and what it becomes stay in cache.
+const PIECE: usize = 1 << 15;
 
 /// Entries below which one thread is faster than several.
 const SMALL: u64 = 1 << 20;
@@ -130,7 +129,8 @@ impl Scores {
 /// `watch` returns.
 ///
 /// # Memory
-/// 16 bytes per feature and about 30 MB, or what the largest prompt takes.
+/// 8 bytes per feature (16 where a block of 256 prompts has over 2 million entries) and about
+/// 30 MB, or what the largest prompt takes.
 pub fn score(
     dump: &Dump,
     rank_by: RankBy,
@@ -168,39 +168,23 @@ fn stream(
 ) -> Result<Vec<f64>> {
     let n_ids = usize::try_from(dump.n_ids())
         .map_err(|_| Error::argument(format!("{} features do not fit", dump.n_ids())))?;
-    let mut totals = filled(n_ids)?;
-    let mut block = filled(n_ids)?;
+    let mut totals = Totals::new(n_ids)?;
     let want =
         Want { activation: !rank_by.needs_attribution(), attribution: rank_by.needs_attribution() };
     let mut pieces = Pieces::new(dump, 0..dump.n_prompts());
     let mut parts: Vec<Part> = Vec::new();
-    let (mut done, mut carried) = (0, false);
-    let buffers = Buffers::default();
+    let mut done = 0;
+    let buffers = Spare::<Rows>::default();
     loop {
         let used = fill_slab(&mut pieces, &mut parts)?;
         if used == 0 {
-            return Ok(totals);
+            return Ok(totals.into_inner());
         }
         let slab = &mut parts[..used];
         workers.each(slab, |_, part| buffers.with(|rows| part.load(rows, want, rank_by)))?;
-        tiles::add_slab(slab, carried, &mut totals, &mut block, rank_by, workers)?;
-        carried = !slab[used - 1].ends_block();
+        totals.add(slab, rank_by, workers)?;
         done += slab.iter().map(|part| part.n_entries() as u64).sum::<u64>();
         watch(done, dump.n_active())?;
-    }
-}
-
-/// Loading buffers, as many as there are threads at work.
-#[derive(Default)]
-struct Buffers(Mutex<Vec<Rows>>);
-
-impl Buffers {
-    fn with<T>(&self, work: impl FnOnce(&mut Rows) -> T) -> T {
-        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows = free().pop().unwrap_or_default();
-        let result = work(&mut rows);
-        free().push(rows);
-        result
     }
 }
 
@@ -211,7 +195,7 @@ fn fill_slab(pieces: &mut Pieces<'_>, parts: &mut Vec<Part>) -> Result<usize> {
     let (mut used, mut entries, mut at_block_end) = (0, 0, false);
     // Slabs end where blocks end if they can: a block in two slabs is added to the totals by a
     // sweep over all features.
-    while entries < 2 * SLAB && !(at_block_end && entries >= SLAB / 2) && used < MAX_PARTS {
+    while entries < 2 * SLAB && !(at_block_end && entries >= SLAB / 4) && used < MAX_PARTS {
         let Some(piece) = pieces.next(PIECE)? else { break };
         entries += piece.len();
         at_block_end = piece.ends_block;
@@ -222,11 +206,4 @@ fn fill_slab(pieces: &mut Pieces<'_>, parts: &mut Vec<Part>) -> Result<usize> {
         used += 1;
     }
     Ok(used)
-}
-
-fn filled(n: usize) -> Result<Vec<f64>> {
-    let mut all = Vec::new();
-    reserve(&mut all, n)?;
-    all.resize(n, NOTHING);
-    Ok(all)
 }

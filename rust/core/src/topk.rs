@@ -9,11 +9,9 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::feature::Scored;
-use crate::real::Real;
+use crate::simd::{self, BLOCK, Vector};
 use crate::workers::Workers;
 
-/// Scores looked at together.
-const BLOCK: usize = 32;
 /// Scores that make a thread worth while.
 const PART: usize = 1 << 20;
 
@@ -34,7 +32,7 @@ pub struct Filter<'a> {
 /// # Errors
 /// k over M, a NaN (or, with `filter.finite`, an infinity) anywhere, a mask of another length,
 /// zero threads, an interrupt.
-pub fn top_k<S: Real>(
+pub fn top_k<S: Vector>(
     scores: &[S],
     k: usize,
     filter: Filter<'_>,
@@ -69,7 +67,7 @@ pub fn top_k<S: Real>(
 ///
 /// # Errors
 /// As [`top_k`], and scores that are not whole layers.
-pub fn top_k_per_layer<S: Real>(
+pub fn top_k_per_layer<S: Vector>(
     scores: &[S],
     k: usize,
     n_features: usize,
@@ -102,7 +100,7 @@ fn keep_best(all: &mut Vec<Scored>, k: usize) {
     }
 }
 
-fn scan<S: Real>(
+fn scan<S: Vector>(
     scores: &[S],
     range: std::ops::Range<usize>,
     k: usize,
@@ -114,17 +112,21 @@ fn scan<S: Real>(
     // Until the buffer was cut once, everything gets in; `None` stands for that.
     let mut threshold: Option<S> = None;
     let lowest = if filter.finite { S::MIN } else { S::NEG_INFINITY };
-    for start in range.clone().step_by(BLOCK) {
-        if start.is_multiple_of(PART) {
-            cancel.check()?;
+    let mut start = range.start;
+    while start < range.end {
+        cancel.check()?;
+        if let Some(threshold) = threshold {
+            let stretch = &scores[start..(start + PART).min(range.end)];
+            let blocks = stretch.as_chunks().0;
+            let skipped = simd::leading_within(blocks, lowest, threshold);
+            start += skipped * BLOCK;
+            if skipped == blocks.len() && skipped > 0 {
+                continue;
+            }
         }
-        let block = &scores[start..(start + BLOCK).min(range.end)];
-        // Without a threshold, look: `!(x <= -inf)` is true of everything but -inf, which the
-        // `None` covers; NaN is never `<=`, so it is always seen.
-        if threshold.is_some_and(|threshold| dismiss(block, threshold, lowest)) {
-            continue;
-        }
-        for (id, &score) in (start..).zip(block) {
+        let block = start..(start + BLOCK).min(range.end);
+        for id in block.clone() {
+            let score = scores[id];
             check(id, score, filter.finite)?;
             if threshold.is_some_and(|threshold| score <= threshold)
                 || filter.mask.is_some_and(|mask| !mask[id])
@@ -140,19 +142,13 @@ fn scan<S: Real>(
             }
             best.push(Scored { id: id as u64, score: score.to_f64() + 0.0 });
         }
+        start = block.end;
     }
     keep_best(&mut best, k);
     Ok(best)
 }
 
-/// Is every score of the block a number in `[lowest, threshold]`?
-#[inline]
-fn dismiss<S: Real>(block: &[S], threshold: S, lowest: S) -> bool {
-    // No early exit: this way it becomes a handful of vector comparisons.
-    block.iter().fold(true, |all, &x| all & (x <= threshold) & (x >= lowest))
-}
-
-fn check<S: Real>(id: usize, score: S, finite: bool) -> Result<()> {
+fn check<S: Vector>(id: usize, score: S, finite: bool) -> Result<()> {
     if finite && !score.finite() {
         return Err(Error::argument(format!("score of id {id} is {score}, must be finite")));
     }
@@ -166,7 +162,7 @@ fn check<S: Real>(id: usize, score: S, finite: bool) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn ids<S: Real>(scores: &[S], k: usize) -> Result<Vec<u64>> {
+    fn ids<S: Vector>(scores: &[S], k: usize) -> Result<Vec<u64>> {
         let best = top_k(scores, k, Filter::default(), None, &Cancel::new())?;
         Ok(best.iter().map(|s| s.id).collect())
     }

@@ -2,6 +2,7 @@
 //! make its threads anew for each chunk. It lives as long as the call, so a forked child has none.
 
 use crate::error::{Error, Result};
+use std::sync::{Mutex, PoisonError};
 
 /// One thread, or a pool of several.
 pub struct Workers {
@@ -72,5 +73,20 @@ impl Workers {
             Ok(())
         })?;
         Ok(results.into_iter().flatten().collect())
+    }
+}
+
+/// Scratch space, as many pieces of it as there are threads at work.
+#[derive(Debug, Default)]
+pub(crate) struct Spare<T>(Mutex<Vec<T>>);
+
+impl<T: Default> Spare<T> {
+    /// Lend a piece to `work`, which finds in it whatever an earlier user left.
+    pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut piece = free().pop().unwrap_or_default();
+        let result = work(&mut piece);
+        free().push(piece);
+        result
     }
 }

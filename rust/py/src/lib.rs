@@ -23,7 +23,8 @@ mod _native {
     use super::dump::Dump;
     #[pymodule_export]
     use super::select::{
-        check_synergy, explain_selection, greedy_select, greedy_select_many, top_k,
+        check_synergy, explain_selection, greedy_select, greedy_select_many, improve_by_swaps,
+        top_k,
     };
     #[pymodule_export]
     use super::synergy::{load_synergy, synergy_clusters, top_synergies, unpack_synergy};

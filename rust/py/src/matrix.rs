@@ -5,11 +5,11 @@ use crate::enter::interruptible;
 use crate::errors::to_python;
 use numpy::ndarray::Dimension;
 use numpy::{Element, Ix1, Ix2, PyReadonlyArray, PyReadonlyArray1, PyUntypedArrayMethods};
-use pie_fast_core::real::{Index, Real};
+use pie_fast_core::real::Index;
 use pie_fast_core::select::Synergy;
 use pie_fast_core::select::dense::Dense;
 use pie_fast_core::select::sparse::Csr;
-use pie_fast_core::simd::Row;
+use pie_fast_core::simd::Vector;
 use pie_fast_core::{Cancel, Result};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -60,7 +60,7 @@ impl Matrix<'_> {
 pub trait Visit: Send {
     /// The result.
     type Output: Send;
-    fn visit<S: Real, W: Synergy>(
+    fn visit<S: Vector, W: Synergy>(
         self,
         scores: &[S],
         synergy: &W,
@@ -85,7 +85,7 @@ pub fn over<V: Visit, D: Dimension>(
 }
 
 /// [`over`], for scores already borrowed.
-pub fn with_scores<V: Visit, S: Real>(
+pub fn with_scores<V: Visit, S: Vector>(
     py: Python<'_>,
     scores: &[S],
     matrix: &Matrix<'_>,
@@ -104,7 +104,7 @@ pub fn with_scores<V: Visit, S: Real>(
     }
 }
 
-fn with_dense<V: Visit, S: Real, W: Row + Element>(
+fn with_dense<V: Visit, S: Vector, W: Vector + Element>(
     py: Python<'_>,
     scores: &[S],
     synergy: &PyReadonlyArray<'_, W, Ix2>,
@@ -120,7 +120,7 @@ fn with_dense<V: Visit, S: Real, W: Row + Element>(
     interruptible(py, work > LONG, |cancel| visit.visit(scores, &matrix, cancel))
 }
 
-fn with_rows<V: Visit, S: Real, I: Index>(
+fn with_rows<V: Visit, S: Vector, I: Index>(
     py: Python<'_>,
     scores: &[S],
     indptr: &[i64],

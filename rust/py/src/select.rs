@@ -5,14 +5,16 @@ use crate::enter::{detached, interruptible};
 use crate::errors::to_python;
 use crate::matrix::{LONG, Matrix, Visit, over, with_scores};
 use numpy::{Ix1, Ix2, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
-use pie_fast_core::real::Real;
 use pie_fast_core::select::{self, Bonus, Limits, Synergy};
+use pie_fast_core::simd::Vector;
 use pie_fast_core::topk::{self, Filter};
 use pie_fast_core::{Cancel, Result};
 use pyo3::prelude::*;
 
 /// Ids and gains.
 type Chosen<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>);
+/// Ids, objective before and after, exchanges.
+type Improved<'py> = (Bound<'py, PyArray1<i64>>, (f64, f64), Vec<(usize, usize)>);
 /// Id, score, bonus, gain, and the runner-up with its value.
 type Reason = (usize, f64, f64, f64, Option<(usize, f64)>);
 
@@ -48,7 +50,7 @@ struct Check;
 
 impl Visit for Check {
     type Output = ();
-    fn visit<S: Real, W: Synergy>(self, _: &[S], synergy: &W, cancel: &Cancel) -> Result<()> {
+    fn visit<S: Vector, W: Synergy>(self, _: &[S], synergy: &W, cancel: &Cancel) -> Result<()> {
         synergy.check(None, cancel)
     }
 }
@@ -57,7 +59,7 @@ struct Greedy<'a>(usize, Bonus, Limits<'a>);
 
 impl Visit for Greedy<'_> {
     type Output = select::Selection;
-    fn visit<S: Real, W: Synergy>(
+    fn visit<S: Vector, W: Synergy>(
         self,
         scores: &[S],
         synergy: &W,
@@ -71,7 +73,7 @@ struct Explain<'a>(usize, Bonus, Limits<'a>);
 
 impl Visit for Explain<'_> {
     type Output = Vec<select::Step>;
-    fn visit<S: Real, W: Synergy>(
+    fn visit<S: Vector, W: Synergy>(
         self,
         scores: &[S],
         synergy: &W,
@@ -85,13 +87,27 @@ struct Many(usize, usize, Bonus, Option<usize>);
 
 impl Visit for Many {
     type Output = Vec<i64>;
-    fn visit<S: Real, W: Synergy>(
+    fn visit<S: Vector, W: Synergy>(
         self,
         scores: &[S],
         synergy: &W,
         cancel: &Cancel,
     ) -> Result<Vec<i64>> {
         select::select_many(scores, self.0, synergy, self.1, self.2, self.3, cancel)
+    }
+}
+
+struct Swap<'a>(&'a [i64], Bonus, Limits<'a>, usize);
+
+impl Visit for Swap<'_> {
+    type Output = select::Swapped;
+    fn visit<S: Vector, W: Synergy>(
+        self,
+        scores: &[S],
+        synergy: &W,
+        cancel: &Cancel,
+    ) -> Result<select::Swapped> {
+        select::improve_by_swaps(scores, synergy, self.0, self.1, self.2, self.3, cancel)
     }
 }
 
@@ -146,6 +162,27 @@ pub fn explain_selection(
     Ok(steps.iter().map(|s| (s.id, s.score, s.bonus, s.gain, s.runner_up)).collect())
 }
 
+/// The ids after exchanges that raise the objective, the objective before and after, and the
+/// exchanges as (out, in).
+#[pyfunction]
+#[pyo3(signature = (scores, synergy, ids, bonus, max_swaps, limits = None))]
+pub fn improve_by_swaps<'py>(
+    py: Python<'py>,
+    scores: &Bound<'py, PyAny>,
+    synergy: Matrix<'py>,
+    ids: PyReadonlyArray1<'py, i64>,
+    bonus: &str,
+    max_swaps: usize,
+    limits: Option<PyLimits<'py>>,
+) -> PyResult<Improved<'py>> {
+    let scores = Either::<f64, f32, Ix1>::extract("scores", "float64 or float32", scores)?;
+    let (ids, bonus) = (slice("ids", &ids)?, bonus_of(bonus)?);
+    let swap = Swap(ids, bonus, self::limits(limits.as_ref())?, max_swaps);
+    let long = work(scores.len(), ids.len()).saturating_mul(max_swaps);
+    let done = over(py, &scores, &synergy, long, swap)?;
+    Ok((PyArray1::from_vec(py, done.ids), done.objective, done.swaps))
+}
+
 /// One selection per row of scores; `[B, k]` ids.
 #[pyfunction]
 pub fn greedy_select_many<'py>(
@@ -182,7 +219,7 @@ pub fn top_k<'py>(
     Ok(PyArray1::from_iter(py, best.iter().map(|one| one.id as i64)))
 }
 
-fn best_of<S: Real>(
+fn best_of<S: Vector>(
     py: Python<'_>,
     scores: &[S],
     k: usize,

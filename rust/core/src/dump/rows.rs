@@ -134,10 +134,14 @@ fn first_disorder<P: Copy + Ord>(feature: &[u32], position: &[P]) -> Option<usiz
     };
     let n = feature.len().saturating_sub(1);
     // No early exit: this loop runs over every entry of every scan and must vectorise.
-    let bad = feature
-        .windows(2)
-        .zip(position.windows(2))
-        .fold(false, |bad, (f, p)| bad | !((f[0] < f[1]) | ((f[0] == f[1]) & (p[0] < p[1]))));
+    let mut bad = false;
+    if n > 0 {
+        let (f, next_f) = (&feature[..n], &feature[1..=n]);
+        let (p, next_p) = (&position[..n], &position[1..=n]);
+        for i in 0..n {
+            bad |= !((f[i] < next_f[i]) | ((f[i] == next_f[i]) & (p[i] < next_p[i])));
+        }
+    }
     if bad { (0..n).find(|&i| !rises(i)) } else { None }
 }
 

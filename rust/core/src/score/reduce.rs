@@ -2,7 +2,7 @@
 
 use crate::dump::{Piece, Rows, Want};
 use crate::error::Result;
-use crate::file::reserve;
+use crate::file::room;
 use crate::score::RankBy;
 
 /// A piece and what it was reduced to: per prompt, ascending ids and one number for each.
@@ -30,14 +30,18 @@ impl Part {
         self.piece.as_ref().is_none_or(|piece| piece.ends_block)
     }
 
+    fn n(&self) -> usize {
+        self.ends.last().map_or(0, |&end| end)
+    }
+
     /// Ids of all prompts, one after the other.
     pub fn ids(&self) -> &[u32] {
-        &self.ids
+        &self.ids[..self.n()]
     }
 
     /// The number of each id, never -0.0.
     pub fn sums(&self) -> &[f64] {
-        &self.sums
+        &self.sums[..self.n()]
     }
 
     /// Where each prompt ends in `ids`.
@@ -47,13 +51,11 @@ impl Part {
 
     /// Read the piece and reduce it.
     pub fn load(&mut self, rows: &mut Rows, want: Want, rank_by: RankBy) -> Result<()> {
-        self.ids.clear();
-        self.sums.clear();
         self.ends.clear();
         let Some(piece) = self.piece.clone() else { return Ok(()) };
         rows.load(&piece.shard, piece.prompts.clone(), want)?;
-        reserve(&mut self.ids, piece.len())?;
-        reserve(&mut self.sums, piece.len())?;
+        room(&mut self.ids, piece.len())?;
+        room(&mut self.sums, piece.len())?;
         let values = if want.attribution { rows.attributions() } else { rows.activations() };
         let rows = (rows.features(), values);
         let add = |sum: f64, v: f32| sum + f64::from(v);
@@ -79,21 +81,40 @@ impl Part {
         finish: impl Fn(f64) -> f64,
     ) {
         let ptr = &piece.shard.prompt_ptr[piece.prompts.start..=piece.prompts.end];
+        let mut end = 0;
         for pair in ptr.windows(2) {
             let (from, to) = ((pair[0] - ptr[0]) as usize, (pair[1] - ptr[0]) as usize);
-            let (ids, values) = (&ids[from..to], &values[from..to]);
-            let mut i = 0;
-            while i < ids.len() {
-                let id = ids[i];
-                let mut sum = 0.0;
-                while i < ids.len() && ids[i] == id {
-                    sum = fold(sum, values[i]);
-                    i += 1;
-                }
-                self.ids.push(id);
-                self.sums.push(finish(sum));
-            }
-            self.ends.push(self.ids.len());
+            // As much room as there are entries is left, and each run takes one place.
+            let out = (&mut self.ids[end..end + to - from], &mut self.sums[end..end + to - from]);
+            end += reduce_runs((&ids[from..to], &values[from..to]), out, &fold, &finish);
+            self.ends.push(end);
         }
     }
+}
+
+/// Reduce each run of equal ids to one number; how many runs there were. All slices have the same
+/// length.
+#[inline]
+fn reduce_runs(
+    (ids, values): (&[u32], &[f32]),
+    (out_ids, out_sums): (&mut [u32], &mut [f64]),
+    fold: impl Fn(f64, f32) -> f64,
+    finish: impl Fn(f64) -> f64,
+) -> usize {
+    let n = ids.len();
+    let (values, out_ids, out_sums) = (&values[..n], &mut out_ids[..n], &mut out_sums[..n]);
+    let (mut i, mut runs) = (0, 0);
+    while i < n {
+        let id = ids[i];
+        let mut sum = fold(0.0, values[i]);
+        i += 1;
+        while i < n && ids[i] == id {
+            sum = fold(sum, values[i]);
+            i += 1;
+        }
+        out_ids[runs] = id;
+        out_sums[runs] = finish(sum);
+        runs += 1;
+    }
+    runs
 }

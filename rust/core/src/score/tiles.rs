@@ -1,81 +1,123 @@
 //! Steps 2 and 3: prompts are added into blocks and blocks into totals, tile by tile.
 
 use crate::error::Result;
+use crate::file::reserve;
 use crate::score::reduce::Part;
 use crate::score::{NOTHING, RankBy};
 use crate::workers::Workers;
 
-/// Features of a tile: its block sums and totals together fill half of a 1 MiB cache.
-const TILE: usize = 1 << 15;
+/// Features of a tile: its block sums and totals together fill a quarter of a 1 MiB cache.
+const TILE: usize = 1 << 14;
 
 /// Numbers that a prompt should have in a tile, or walking the tiles costs more than it saves.
-const PER_TILE: usize = 48;
+const PER_TILE: usize = 16;
+
+/// Sums of all features over the blocks, and over the block that is being added up.
+pub(crate) struct Totals {
+    totals: Vec<f64>,
+    /// The beginning of a block whose end is in another slab; empty until there is one.
+    carry: Vec<f64>,
+    carried: bool,
+}
+
+impl Totals {
+    /// Nothing so far, of `n` features.
+    pub fn new(n: usize) -> Result<Self> {
+        Ok(Self { totals: filled(n)?, carry: Vec::new(), carried: false })
+    }
+
+    /// The sums over all blocks; [`NOTHING`] where nothing was added.
+    pub fn into_inner(self) -> Vec<f64> {
+        self.totals
+    }
+
+    /// Add a slab of loaded parts, in order.
+    pub fn add(&mut self, slab: &[Part], rank_by: RankBy, workers: &Workers) -> Result<()> {
+        let ends = slab.last().is_none_or(Part::ends_block);
+        if !ends && self.carry.is_empty() {
+            self.carry = filled(self.totals.len())?;
+        }
+        let tile = tile_len(slab, self.totals.len());
+        // Twice as many ranges as threads: one that has more than its share is less of a wait.
+        let n_owners = if workers.count() == 1 { 1 } else { 2 * workers.count() };
+        let owned = self.totals.len().div_ceil(n_owners).next_multiple_of(8);
+        let mut carries = self.carry.chunks_mut(owned);
+        let mut owners: Vec<Owned<'_>> = self
+            .totals
+            .chunks_mut(owned)
+            .enumerate()
+            .map(|(i, totals)| Owned {
+                first: i * owned,
+                totals,
+                carry: carries.next().unwrap_or_default(),
+                begun: self.carried,
+                ends,
+            })
+            .collect();
+        workers.each(&mut owners, |_, owner| match rank_by {
+            // Not f64::max, which may answer -0.0 (no entry) for -0.0 and 0.0 (an activation of 0).
+            RankBy::Max => {
+                owner.add(
+                    slab,
+                    tile,
+                    |a, b| {
+                        if b > a || a.to_bits() == NOTHING.to_bits() { b } else { a }
+                    },
+                )
+            }
+            _ => owner.add(slab, tile, |a, b| a + b),
+        })?;
+        self.carried = !ends;
+        Ok(())
+    }
+}
+
+/// Features per tile, so that a prompt has enough numbers in each.
+fn tile_len(slab: &[Part], n_ids: usize) -> usize {
+    let numbers: usize = slab.iter().map(|part| part.ids().len()).sum();
+    let prompts: usize = slab.iter().map(|part| part.ends().len()).sum();
+    let wanted = numbers / (PER_TILE * prompts.max(1));
+    n_ids.div_ceil(wanted.clamp(1, n_ids.div_ceil(TILE).max(1)))
+}
 
 /// A range of features with one owner.
 struct Owned<'a> {
     first: usize,
     totals: &'a mut [f64],
-    block: &'a mut [f64],
-}
-
-/// Add a slab of loaded parts, in order. `carried` says that `block` holds the beginning of the
-/// first part's block already.
-pub(crate) fn add_slab(
-    slab: &[Part],
-    carried: bool,
-    totals: &mut [f64],
-    block: &mut [f64],
-    rank_by: RankBy,
-    workers: &Workers,
-) -> Result<()> {
-    let numbers: usize = slab.iter().map(|part| part.ids().len()).sum();
-    let prompts: usize = slab.iter().map(|part| part.ends().len()).sum();
-    let wanted = numbers / (PER_TILE * prompts.max(1));
-    let n_tiles = wanted.clamp(1, totals.len().div_ceil(TILE).max(1));
-    let tile = totals.len().div_ceil(n_tiles).max(1);
-    // Twice as many ranges as threads: one that has more than its share is then less of a wait.
-    let n_owners = if workers.count() == 1 { 1 } else { 2 * workers.count() };
-    let owned = totals.len().div_ceil(n_owners).next_multiple_of(8).max(1);
-    let mut owners: Vec<Owned<'_>> = totals
-        .chunks_mut(owned)
-        .zip(block.chunks_mut(owned))
-        .enumerate()
-        .map(|(i, (totals, block))| Owned { first: i * owned, totals, block })
-        .collect();
-    workers.each(&mut owners, |_, owner| {
-        match rank_by {
-            // Not f64::max, which may answer -0.0 (no entry) for -0.0 and 0.0 (an activation of 0).
-            RankBy::Max => owner.add(slab, carried, tile, |a, b| {
-                if b > a || a.to_bits() == NOTHING.to_bits() { b } else { a }
-            }),
-            _ => owner.add(slab, carried, tile, |a, b| a + b),
-        }
-        Ok(())
-    })
+    /// As long as `totals`, or empty.
+    carry: &'a mut [f64],
+    /// Whether `carry` holds the beginning of the slab's first block.
+    begun: bool,
+    /// Whether the slab's last block ends with it.
+    ends: bool,
 }
 
 impl Owned<'_> {
     fn add(
         &mut self,
         slab: &[Part],
-        carried: bool,
         tile: usize,
         join: impl Fn(f64, f64) -> f64 + Copy,
-    ) {
+    ) -> Result<()> {
         let mut cursors = self.cursors(slab);
         let mut begins = cursors.clone();
-        let mut from = 0;
-        while from < self.totals.len() {
+        let mut block = filled(tile.min(self.totals.len()))?;
+        for from in (0..self.totals.len()).step_by(tile) {
             let to = (from + tile).min(self.totals.len());
+            let block = &mut block[..to - from];
+            if self.begun {
+                block.copy_from_slice(&self.carry[from..to]);
+            }
             begins.copy_from_slice(&cursors);
-            let mut walk = Walk {
-                base: self.first + from,
-                totals: &mut self.totals[from..to],
-                block: &mut self.block[from..to],
-            };
-            walk.slab(slab, carried, &begins, &mut cursors, join);
-            from = to;
+            let mut walk =
+                Walk { base: self.first + from, totals: &mut self.totals[from..to], block };
+            walk.slab(slab, self.begun, &begins, &mut cursors, join);
+            if !self.ends {
+                self.carry[from..to].copy_from_slice(walk.block);
+                walk.block.fill(NOTHING);
+            }
         }
+        Ok(())
     }
 
     /// For each prompt of the slab, where this range begins among its ids.
@@ -105,13 +147,13 @@ impl Walk<'_> {
     fn slab(
         &mut self,
         slab: &[Part],
-        carried: bool,
+        begun: bool,
         begins: &[usize],
         cursors: &mut [usize],
         join: impl Fn(f64, f64) -> f64 + Copy,
     ) {
         let (mut prompt, mut block_prompt, mut block_part) = (0, 0, 0);
-        let (mut added, mut dense) = (0, carried);
+        let (mut added, mut dense) = (0, begun);
         for (i, part) in slab.iter().enumerate() {
             for &end in part.ends() {
                 added += self.prompt(part, &mut cursors[prompt], end, join);
@@ -180,4 +222,12 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// `n` times [`NOTHING`].
+fn filled(n: usize) -> Result<Vec<f64>> {
+    let mut all = Vec::new();
+    reserve(&mut all, n)?;
+    all.resize(n, NOTHING);
+    Ok(all)
 }

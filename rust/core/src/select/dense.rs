@@ -3,8 +3,7 @@
 use super::{Bonus, Engine, Synergy, check, not_finite, same_length, too_large};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::real::Real;
-use crate::simd::{BLOCK, Kernel, LANES, Pass, Row};
+use crate::simd::{BLOCK, Kernel, LANES, Pass, Vector};
 
 /// A symmetric matrix `[n, n]`, row-major. The diagonal is never used (but must be finite).
 #[derive(Debug, Clone, Copy)]
@@ -14,7 +13,7 @@ pub struct Dense<'a, W> {
     kernel: Kernel,
 }
 
-impl<'a, W: Row> Dense<'a, W> {
+impl<'a, W: Vector> Dense<'a, W> {
     /// # Errors
     /// `values` does not hold `n * n` numbers.
     pub fn new(values: &'a [W], n: usize) -> Result<Self> {
@@ -54,8 +53,8 @@ pub struct DenseEngine<'a, W> {
     pending: Option<usize>,
 }
 
-impl<W: Row> Synergy for Dense<'_, W> {
-    type Engine<'a, S: Real>
+impl<W: Vector> Synergy for Dense<'_, W> {
+    type Engine<'a, S: Vector>
         = DenseEngine<'a, W>
     where
         Self: 'a;
@@ -68,7 +67,22 @@ impl<W: Row> Synergy for Dense<'_, W> {
         check::dense(self.values, self.n, threads, cancel)
     }
 
-    fn engine<'a, S: Real>(
+    fn add_row(&self, id: usize, into: &mut [f64]) -> Result<()> {
+        for (f, (sum, w)) in into.iter_mut().zip(self.row(id)).enumerate() {
+            if !w.finite() {
+                return Err(not_finite(format_args!("synergy[{id}, {f}]"), w));
+            }
+            *sum += w.to_f64();
+        }
+        Ok(())
+    }
+
+    fn clear_row(&self, _: usize, from: &mut [f64]) -> Result<()> {
+        from.fill(0.0);
+        Ok(())
+    }
+
+    fn engine<'a, S: Vector>(
         &'a self,
         scores: &'a [S],
         k: usize,
@@ -98,7 +112,7 @@ impl<W: Row> Synergy for Dense<'_, W> {
     }
 }
 
-impl<W: Row> DenseEngine<'_, W> {
+impl<W: Vector> DenseEngine<'_, W> {
     fn divisor(&self) -> f64 {
         self.rule.divisor(self.taken.len())
     }
@@ -139,7 +153,7 @@ impl<W: Row> DenseEngine<'_, W> {
     }
 }
 
-impl<W: Row> Engine for DenseEngine<'_, W> {
+impl<W: Vector> Engine for DenseEngine<'_, W> {
     fn best(&mut self, skip: Option<usize>) -> Result<Option<(usize, f64)>> {
         self.settle();
         let skipped = skip.is_some_and(|f| self.score[f] != f64::NEG_INFINITY);

@@ -3,8 +3,9 @@
 use super::{Bonus, Engine, Selection, Synergy};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::real::Real;
+use crate::simd::Vector;
 use crate::workers::Workers;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Constraints on a selection; the default is none.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +44,7 @@ pub struct Step {
 /// # Errors
 /// k over M or over what the limits leave; a score or synergy that is not finite; ids out of range;
 /// an interrupt.
-pub fn greedy_select<S: Real, W: Synergy>(
+pub fn greedy_select<S: Vector, W: Synergy>(
     scores: &[S],
     synergy: &W,
     k: usize,
@@ -64,7 +65,7 @@ pub fn greedy_select<S: Real, W: Synergy>(
 ///
 /// # Errors
 /// As [`greedy_select`].
-pub fn explain<S: Real, W: Synergy>(
+pub fn explain<S: Vector, W: Synergy>(
     scores: &[S],
     synergy: &W,
     k: usize,
@@ -89,7 +90,7 @@ pub fn explain<S: Real, W: Synergy>(
 ///
 /// # Errors
 /// As [`greedy_select`], naming the row; zero threads.
-pub fn select_many<S: Real, W: Synergy>(
+pub fn select_many<S: Vector, W: Synergy>(
     scores: &[S],
     n_rows: usize,
     synergy: &W,
@@ -118,7 +119,7 @@ pub fn select_many<S: Real, W: Synergy>(
     Ok(rows.concat())
 }
 
-fn run<'a, S: Real, W: Synergy>(
+fn run<'a, S: Vector, W: Synergy>(
     scores: &'a [S],
     synergy: &'a W,
     k: usize,
@@ -132,7 +133,8 @@ fn run<'a, S: Real, W: Synergy>(
         return Err(Error::Budget(format!("k {k} exceeds the {m} candidates")));
     }
     let mut engine = synergy.engine(scores, k, bonus)?;
-    let mut quota = Quota::new(limits, k, m)?;
+    limits.check(k, m)?;
+    let mut quota = Quota { per_layer: limits.per_layer, taken: BTreeMap::new() };
     for &id in limits.exclude {
         engine.forbid(id as usize);
     }
@@ -157,67 +159,62 @@ fn run<'a, S: Real, W: Synergy>(
     engine.finish()
 }
 
-/// How many more each layer may give.
-struct Quota<'a> {
-    layers: &'a [i64],
-    limit: usize,
-    taken: std::collections::BTreeMap<i64, usize>,
-}
-
-impl<'a> Quota<'a> {
-    /// Validate the limits.
-    fn new(limits: Limits<'a>, k: usize, m: usize) -> Result<Self> {
-        let (layers, limit) = limits.per_layer.unwrap_or((&[], usize::MAX));
-        if limits.per_layer.is_some() && layers.len() != m {
-            let got = layers.len();
-            return Err(Error::argument(format!("layers has length {got}, must be {m}")));
+impl Limits<'_> {
+    /// Are these possible for k of m candidates?
+    pub(super) fn check(&self, k: usize, m: usize) -> Result<()> {
+        if let Some((layers, limit)) = self.per_layer {
+            if layers.len() != m {
+                let got = layers.len();
+                return Err(Error::argument(format!("layers has length {got}, must be {m}")));
+            }
+            if limit == 0 {
+                return Err(Error::argument("max_per_layer is 0, must be at least 1"));
+            }
         }
-        if limit == 0 {
-            return Err(Error::argument("max_per_layer is 0, must be at least 1"));
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        for (name, ids) in [("must_include", limits.include), ("must_exclude", limits.exclude)] {
+        let mut included = BTreeSet::new();
+        for (name, ids) in [("must_include", self.include), ("must_exclude", self.exclude)] {
             for &id in ids {
                 if usize::try_from(id).map_or(true, |id| id >= m) {
                     return Err(Error::argument(format!("{name} id {id} is not in 0..{m}")));
                 }
-                if !seen.insert(id) && name == "must_include" {
+                if name == "must_include" && !included.insert(id) {
                     return Err(Error::argument(format!("must_include has id {id} twice")));
                 }
             }
         }
-        if let Some(id) = limits.include.iter().find(|id| limits.exclude.contains(id)) {
+        if let Some(id) = self.exclude.iter().find(|id| included.contains(id)) {
             return Err(Error::argument(format!("id {id} must be included and excluded")));
         }
-        if limits.include.len() > k {
-            let n = limits.include.len();
+        let n = self.include.len();
+        if n > k {
             return Err(Error::argument(format!("must_include has {n} ids, k is only {k}")));
         }
-        let mut quota = Self { layers, limit, taken: std::collections::BTreeMap::new() };
-        for &id in limits.include {
-            quota.count(id as usize);
-        }
-        if let Some((layer, n)) = quota.taken.iter().find(|&(_, &n)| n > limit) {
-            return Err(Error::argument(format!(
+        let Some((layers, limit)) = self.per_layer else { return Ok(()) };
+        let mut taken = BTreeMap::new();
+        self.include.iter().for_each(|&id| *taken.entry(layers[id as usize]).or_insert(0) += 1);
+        match taken.into_iter().find(|&(_, n)| n > limit) {
+            Some((layer, n)) => Err(Error::argument(format!(
                 "must_include has {n} ids of layer {layer}, at most {limit} are allowed"
-            )));
+            ))),
+            None => Ok(()),
         }
-        quota.taken.clear();
-        Ok(quota)
     }
+}
 
-    fn count(&mut self, id: usize) -> Option<(i64, usize)> {
-        let layer = *self.layers.get(id)?;
-        let n = self.taken.entry(layer).or_insert(0);
-        *n += 1;
-        Some((layer, *n))
-    }
+/// How many of each layer were taken.
+struct Quota<'a> {
+    per_layer: Option<(&'a [i64], usize)>,
+    taken: BTreeMap<i64, usize>,
+}
 
+impl Quota<'_> {
+    /// Count one, and forbid the rest of its layer when that is full.
     fn took(&mut self, id: usize, engine: &mut impl Engine) {
-        if let Some((layer, n)) = self.count(id)
-            && n == self.limit
-        {
-            let same = (0..self.layers.len()).filter(|&f| self.layers[f] == layer);
+        let Some((layers, limit)) = self.per_layer else { return };
+        let n = self.taken.entry(layers[id]).or_insert(0);
+        *n += 1;
+        if *n == limit {
+            let same = (0..layers.len()).filter(|&f| layers[f] == layers[id]);
             same.for_each(|f| engine.forbid(f));
         }
     }

@@ -17,13 +17,15 @@ mod check;
 pub mod dense;
 mod drive;
 pub mod sparse;
+mod swap;
 mod table;
 
 pub use drive::{Limits, Step, explain, greedy_select, select_many};
+pub use swap::{Swapped, improve_by_swaps};
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::real::Real;
+use crate::simd::Vector;
 
 /// What the sum of synergies is divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +104,7 @@ pub trait Engine {
 /// A symmetric matrix of synergies that a selection can run over.
 pub trait Synergy: Sync {
     /// What runs over it.
-    type Engine<'a, S: Real>: Engine
+    type Engine<'a, S: Vector>: Engine
     where
         Self: 'a;
 
@@ -115,11 +117,26 @@ pub trait Synergy: Sync {
     /// The first that is not, with its place.
     fn check(&self, threads: Option<usize>, cancel: &Cancel) -> Result<()>;
 
+    /// Add row `id` to a vector.
+    ///
+    /// # Shapes
+    /// `into` `[M]`.
+    ///
+    /// # Errors
+    /// A row that is broken or not finite.
+    fn add_row(&self, id: usize, into: &mut [f64]) -> Result<()>;
+
+    /// Set the places of row `id` in a vector to 0.
+    ///
+    /// # Errors
+    /// A row that is broken.
+    fn clear_row(&self, id: usize, from: &mut [f64]) -> Result<()>;
+
     /// Begin a selection of at most `k`.
     ///
     /// # Errors
     /// A score that is not finite, or scores of another length than M.
-    fn engine<'a, S: Real>(
+    fn engine<'a, S: Vector>(
         &'a self,
         scores: &'a [S],
         k: usize,

@@ -11,12 +11,13 @@
 //! The top of the heap is evaluated exactly and compared with the list by *the* order; an entry
 //! that is older than the last touch of its candidate is dropped.
 
-use super::table::{State, Table};
+use super::table::{Slot, Table};
 use super::{Bonus, Engine, Synergy, check, not_finite, same_length, too_large};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::feature::Scored;
 use crate::real::{Index, Real};
+use crate::simd::{self, Vector};
 use crate::topk::{Filter, top_k};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -103,6 +104,9 @@ impl<'a, I: Index, W: Real> Csr<'a, I, W> {
     }
 }
 
+/// Entries of a row that are worked on together.
+const AHEAD: usize = 64;
+
 /// An upper bound on the value of a touched candidate; the largest bound is the greatest.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -163,7 +167,7 @@ pub struct SparseEngine<'a, S, I, W> {
 }
 
 impl<I: Index, W: Real> Synergy for Csr<'_, I, W> {
-    type Engine<'a, S: Real>
+    type Engine<'a, S: Vector>
         = SparseEngine<'a, S, I, W>
     where
         Self: 'a;
@@ -176,7 +180,26 @@ impl<I: Index, W: Real> Synergy for Csr<'_, I, W> {
         check::sparse(self, threads, cancel)
     }
 
-    fn engine<'a, S: Real>(
+    fn add_row(&self, id: usize, into: &mut [f64]) -> Result<()> {
+        let (columns, values) = self.row(id)?;
+        for (&column, w) in columns.iter().zip(values) {
+            let f = self.column(id, column)?;
+            if !w.finite() {
+                return Err(not_finite(format_args!("synergy[{id}, {f}]"), w));
+            }
+            into[f] += w.to_f64();
+        }
+        Ok(())
+    }
+
+    fn clear_row(&self, id: usize, from: &mut [f64]) -> Result<()> {
+        for &column in self.row(id)?.0 {
+            from[self.column(id, column)?] = 0.0;
+        }
+        Ok(())
+    }
+
+    fn engine<'a, S: Vector>(
         &'a self,
         scores: &'a [S],
         k: usize,
@@ -191,7 +214,7 @@ impl<I: Index, W: Real> Synergy for Csr<'_, I, W> {
             n_taken: 0,
             list: Vec::new(),
             cursor: 0,
-            table: Table::new(),
+            table: Table::new(k.saturating_mul(self.indices.len() / self.len().max(1))),
             heap: BinaryHeap::new(),
             horizon: 1,
             pending: None,
@@ -201,7 +224,7 @@ impl<I: Index, W: Real> Synergy for Csr<'_, I, W> {
     }
 }
 
-impl<S: Real, I: Index, W: Real> SparseEngine<'_, S, I, W> {
+impl<S: Vector, I: Index, W: Real> SparseEngine<'_, S, I, W> {
     /// List the best `n` by score; all scores are checked on the way.
     fn list_best(&mut self, n: usize) -> Result<()> {
         let filter = Filter { mask: None, finite: true };
@@ -217,14 +240,18 @@ impl<S: Real, I: Index, W: Real> SparseEngine<'_, S, I, W> {
         score + bonus / self.rule.divisor(self.n_taken)
     }
 
-    /// Bounds for a bonus: until the horizon, and over all later steps.
-    fn bounds(&self, score: f64, bonus: f64) -> (f64, f64) {
-        if bonus >= 0.0 {
-            let now = self.value_with(score, bonus);
-            return (now, now);
-        }
-        let at = |n: usize| score + bonus / self.rule.divisor(n);
-        (at(self.horizon.min(self.last)), at(self.last))
+    /// The entry for a touched candidate, if it can matter while the list lasts, that is if its
+    /// bound over all later steps reaches `floor`.
+    fn entry(&self, slot: &Slot, floor: f64) -> Option<Entry> {
+        let score = self.score(slot.id as usize);
+        let at = |n: usize| score + slot.bonus / self.rule.divisor(n);
+        let (bound, ever) = if slot.bonus >= 0.0 {
+            let now = at(self.n_taken);
+            (now, now)
+        } else {
+            (at(self.horizon.min(self.last)), at(self.last))
+        };
+        (ever >= floor).then_some(Entry { bound, id: slot.id, touches: slot.touches })
     }
 
     /// The score that the list guarantees: whatever is listed and waits has at least this.
@@ -240,20 +267,25 @@ impl<S: Real, I: Index, W: Real> SparseEngine<'_, S, I, W> {
         let Some(id) = self.pending.take() else { return Ok(()) };
         let (columns, values) = self.matrix.row(id)?;
         let floor = self.floor();
-        for (&column, &w) in columns.iter().zip(values) {
-            let f = self.matrix.column(id, column)?;
-            if !w.finite() {
-                return Err(not_finite(format_args!("synergy[{id}, {f}]"), w));
+        for (columns, values) in columns.chunks(AHEAD).zip(values.chunks(AHEAD)) {
+            // Each touch would wait for memory twice; asked for together, they wait together.
+            for &column in columns {
+                self.table.prefetch(column.position() as u32);
+                simd::prefetch(self.scores, column.position());
             }
-            if f == id || w.is_zero() {
-                continue;
-            }
-            let scores = self.scores;
-            let slot = self.table.touch(f as u32, || scores[f].to_f64() + 0.0);
-            slot.bonus += w.to_f64();
-            let slot = *slot;
-            if slot.state == State::Open {
-                self.enter(f as u32, slot.score, slot.bonus, slot.touches, floor);
+            for (&column, &w) in columns.iter().zip(values) {
+                let f = self.matrix.column(id, column)?;
+                if !w.finite() {
+                    return Err(not_finite(format_args!("synergy[{id}, {f}]"), w));
+                }
+                if f != id && !w.is_zero() {
+                    let slot = self.table.add(f as u32, w.to_f64());
+                    if slot.is_open()
+                        && let Some(entry) = self.entry(&slot, floor)
+                    {
+                        self.heap.push(entry);
+                    }
+                }
             }
         }
         if self.n_taken > self.horizon {
@@ -263,21 +295,23 @@ impl<S: Real, I: Index, W: Real> SparseEngine<'_, S, I, W> {
         Ok(())
     }
 
-    /// Into the heap, if it can matter while the list lasts.
-    fn enter(&mut self, id: u32, score: f64, bonus: f64, touches: u32, floor: f64) {
-        let (bound, ever) = self.bounds(score, bonus);
-        if ever >= floor {
-            self.heap.push(Entry { bound, id, touches });
-        }
-    }
-
     fn rebuild(&mut self) {
         let floor = self.floor();
-        let entries = self.table.open().filter_map(|(id, slot)| {
-            let (bound, ever) = self.bounds(slot.score, slot.bonus);
-            (ever >= floor).then_some(Entry { bound, id, touches: slot.touches })
-        });
+        let entries = self.table.open().filter_map(|slot| self.entry(slot, floor));
         self.heap = entries.collect::<Vec<_>>().into();
+    }
+
+    /// Ask for the rows of those that will probably be taken now and next.
+    fn prefetch_rows(&self) {
+        for one in self.list[self.cursor..].iter().take(2) {
+            let start = usize::try_from(self.matrix.indptr[one.id as usize]).unwrap_or(usize::MAX);
+            // Four cache lines of columns and of values; longer rows are read in sequence.
+            for line in 0..4 {
+                let step = line * 64;
+                simd::prefetch(self.matrix.indices, start.saturating_add(step / size_of::<I>()));
+                simd::prefetch(self.matrix.values, start.saturating_add(step / size_of::<W>()));
+            }
+        }
     }
 
     /// The first listed candidate that waits and is not `skip`; the list grows as needed.
@@ -298,7 +332,7 @@ impl<S: Real, I: Index, W: Real> SparseEngine<'_, S, I, W> {
     }
 }
 
-impl<S: Real, I: Index, W: Real> Engine for SparseEngine<'_, S, I, W> {
+impl<S: Vector, I: Index, W: Real> Engine for SparseEngine<'_, S, I, W> {
     fn best(&mut self, skip: Option<usize>) -> Result<Option<(usize, f64)>> {
         self.settle()?;
         let mut best = self.waiting(skip)?.map(|one| (one.id as usize, one.score));
@@ -309,12 +343,11 @@ impl<S: Real, I: Index, W: Real> Engine for SparseEngine<'_, S, I, W> {
             }
             self.heap.pop();
             let Some(slot) = self.table.get(entry.id).copied() else { continue };
-            if slot.state != State::Open || slot.touches != entry.touches {
+            if slot.touches != entry.touches {
                 continue;
             }
-            let now = self.value_with(slot.score, slot.bonus);
-            let (bound, _) = self.bounds(slot.score, slot.bonus);
-            looked_at.push(Entry { bound, ..entry });
+            let now = self.value_with(self.score(entry.id as usize), slot.bonus);
+            looked_at.extend(self.entry(&slot, f64::NEG_INFINITY));
             let here = (entry.id as usize, now);
             let ahead = Entry { bound: now, ..entry };
             if skip != Some(here.0) && best.is_none_or(|best| ahead.ahead_of(best)) {
@@ -322,6 +355,7 @@ impl<S: Real, I: Index, W: Real> Engine for SparseEngine<'_, S, I, W> {
             }
         }
         self.heap.extend(looked_at);
+        self.prefetch_rows();
         Ok(best)
     }
 

@@ -11,12 +11,11 @@ use super::{CsrArrays, check_packed, row_start};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::real::Real;
+use crate::simd;
 use crate::workers::Workers;
 
-/// Rows of a panel.
-const PANEL: usize = 64;
-/// Pairs looked at together.
-const BLOCK: usize = 16;
+/// Rows of a panel, and columns looked at together.
+const PANEL: usize = simd::MASK;
 /// Pairs per row in the sample, taken in groups.
 const SAMPLE: usize = 256;
 const GROUP: usize = 8;
@@ -39,13 +38,8 @@ impl<J: Real> Importances<'_, J> {
     fn run(&self, i: usize, j: usize, out: &mut [f32]) {
         let from = row_start(self.single.len(), i) + j - i - 1;
         let (joint, others) = (&self.joint[from..], &self.single[j..]);
-        let first = self.single[i];
         let lowest = if self.clipped { 0.0 } else { f32::NEG_INFINITY };
-        for ((w, joint), other) in out.iter_mut().zip(joint).zip(others) {
-            let value = ((joint.to_f64() - first) - other) as f32;
-            // Not f32::max, which would turn NaN into 0.
-            *w = if value < lowest { lowest } else { value };
-        }
+        simd::synergies(joint, self.single[i], others, lowest, out);
     }
 
     fn one(&self, i: usize, j: usize) -> f32 {
@@ -116,22 +110,20 @@ impl<'a, J: Real> Panel<'a, J> {
             self.sample();
         }
         let mut out = [0.0; PANEL];
-        for j in 0..first {
-            self.pairs.run(j, first, &mut out[..rows]);
-            for from in (0..rows).step_by(BLOCK) {
-                let to = (from + BLOCK).min(rows);
-                let pairs = out[from..to].iter().zip(&self.threshold[from..to]);
-                // No early exit, so that it becomes vector comparisons; NaN is never under.
-                if !pairs.fold(true, |all, (w, t)| all & (w.abs() <= *t)) {
-                    (from..to).for_each(|row| self.offer(row, j, out[row]));
-                }
+        for j in 0..(first + rows).saturating_sub(1) {
+            // Column j of the rows under the diagonal; zeros, for the others, are never kept.
+            let start = (j + 1).saturating_sub(first);
+            out[..start].fill(0.0);
+            self.pairs.run(j, first + start, &mut out[start..rows]);
+            let mut over = simd::over(&out, &self.threshold);
+            while over != 0 {
+                let row = over.trailing_zeros() as usize;
+                self.offer(row, j, out[row]);
+                over &= over - 1;
             }
         }
         for row in 0..rows {
-            for j in (first..first + rows).filter(|&j| j != first + row) {
-                self.offer(row, j, self.pairs.one(first + row, j));
-            }
-            self.right(row, first + rows);
+            self.right(row, first + row + 1);
         }
         for row in 0..rows {
             self.settle(row)?;
@@ -142,13 +134,17 @@ impl<'a, J: Real> Panel<'a, J> {
     /// The pairs of one row with the columns from `start` on.
     fn right(&mut self, row: usize, start: usize) {
         let n = self.pairs.single.len();
-        let mut out = [0.0; BLOCK];
-        for j in (start..n).step_by(BLOCK) {
-            let out = &mut out[..BLOCK.min(n - j)];
-            self.pairs.run(self.first + row, j, out);
-            let limit = self.threshold[row];
-            if !out.iter().fold(true, |all, w| all & (w.abs() <= limit)) {
-                (j..).zip(out.iter()).for_each(|(j, &w)| self.offer(row, j, w));
+        let mut out = [0.0; PANEL];
+        for j in (start..n).step_by(PANEL) {
+            let width = PANEL.min(n - j);
+            self.pairs.run(self.first + row, j, &mut out[..width]);
+            // Zeros are never kept.
+            out[width..].fill(0.0);
+            let mut over = simd::over(&out, &[self.threshold[row]; PANEL]);
+            while over != 0 {
+                let at = over.trailing_zeros() as usize;
+                self.offer(row, j + at, out[at]);
+                over &= over - 1;
             }
         }
     }

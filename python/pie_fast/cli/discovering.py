@@ -1,0 +1,196 @@
+"""Commands that run all of PIE: `demo`, `discover`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pie_fast.cli.common import (
+    BaselineOption,
+    BatchOption,
+    BehaviorOption,
+    Bonus,
+    BudgetOption,
+    CltOption,
+    DeviceOption,
+    Direction,
+    DirectionOption,
+    Estimator,
+    EstimatorOption,
+    ForceOption,
+    Form,
+    Gradient,
+    GradientOption,
+    JsonOption,
+    MetricOption,
+    ModelOption,
+    OutOption,
+    PromptsOption,
+    RankBy,
+    RankByOption,
+    ResumeOption,
+    SeedOption,
+    at_least,
+    load,
+    print_json,
+    terminal,
+)
+from pie_fast.cli.selecting import BonusOption, FormOption
+
+
+class AnyMethod(StrEnum):
+    """Every selector."""
+
+    random = "random"
+    magnitude = "magnitude"
+    fap = "fap"
+    fap_synergy = "fap-synergy"
+    paper = "paper"
+    conditional_gradient = "conditional-gradient"
+    auto = "auto"
+
+
+AnyMethodOption = Annotated[
+    AnyMethod,
+    typer.Option("--method", help="The selector; auto is the best, conditional-gradient."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (demo, discover):
+        app.command(command.__name__)(command)
+
+
+def demo(
+    behavior: BehaviorOption = "ioi",
+    budget: BudgetOption = 50,
+    method: AnyMethodOption = AnyMethod.auto,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Keep the run here, not in a temporary folder."),
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """All of PIE on the embedded model, offline."""
+    import tempfile
+
+    from pie_fast.data import demo_clt_path, demo_model_path
+
+    folder = out or Path(tempfile.mkdtemp(prefix="pie-fast-demo-")) / behavior.replace("/", "-")
+    _discover(
+        str(demo_model_path()),
+        str(demo_clt_path()),
+        behavior,
+        folder,
+        # fewer prompts for the synergies of the curve, so that the demo stays within its minute
+        plan={"budget": budget, "synergy_prompts": 16},
+        options={"method": method.value, "seed": seed},
+        device=device,
+        n_prompts=None,
+        force=force,
+        resume=False,
+        as_json=as_json,
+    )
+
+
+def discover(
+    model: ModelOption,
+    clt: CltOption,
+    behavior: BehaviorOption,
+    budget: BudgetOption,
+    out: OutOption,
+    method: AnyMethodOption = AnyMethod.auto,
+    rank_by: RankByOption = RankBy.mean_abs,
+    form: FormOption = Form.clipped,
+    bonus: BonusOption = Bonus.mean,
+    metric: MetricOption = None,
+    baseline: BaselineOption = None,
+    gradient: GradientOption = Gradient.full,
+    direction: DirectionOption = Direction.noising,
+    estimator: EstimatorOption = Estimator.gradient_difference,
+    pool_factor: Annotated[
+        float,
+        typer.Option("--pool-factor", callback=at_least(1), help="Pool of max(this * K, 200)."),
+    ] = 4,
+    curve: Annotated[bool, typer.Option(help="Also measure the fidelity curve.")] = True,
+    prompts: PromptsOption = None,
+    batch_size: BatchOption = 32,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    resume: ResumeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find, interpret and evaluate the circuit of a behaviour."""
+    _discover(
+        model,
+        clt,
+        behavior,
+        out,
+        plan={
+            "budget": budget,
+            "metric": metric and metric.value,
+            "baseline": baseline and baseline.value,
+            "gradient": gradient.value,
+            "direction": direction.value,
+            "estimator": estimator.value,
+            "pool_factor": pool_factor,
+            "curve": curve,
+            "batch_size": batch_size,
+        },
+        options={
+            "method": method.value,
+            "rank_by": rank_by.value,
+            "synergy": form.value,
+            "bonus": bonus.value,
+            "seed": seed,
+        },
+        device=device,
+        n_prompts=prompts,
+        force=force,
+        resume=resume,
+        as_json=as_json,
+    )
+
+
+def _discover(
+    model: str,
+    clt: str,
+    behavior: str,
+    out: Path,
+    *,
+    plan: dict[str, Any],
+    options: dict[str, Any],
+    device: str,
+    n_prompts: int | None,
+    force: bool,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    from pie_fast.outputs import check_new_folder
+
+    # Before minutes of work: what can be refused at once is.
+    check_new_folder(out, force=force, resume=resume)
+    from pie_fast.discover import Plan
+    from pie_fast.discover import discover as run
+    from pie_fast.progress import Reporter
+    from pie_fast.selectors import Options
+
+    chosen = Plan(**plan, options=Options(**options))
+    reporter = Reporter(visible=terminal())
+    with reporter.stage("load"):
+        loaded, found = load(model, clt, behavior, device, n_prompts, options["seed"])
+    result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)
+    if as_json:
+        print_json({**result, "folder": str(out)})
+    else:
+        from pie_fast.cli.tables import print_result
+
+        print_result(result, out)

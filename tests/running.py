@@ -1,0 +1,91 @@
+"""The command line, run inside the test process, so that torch is imported once."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pie_fast.behaviors import Behavior, write_jsonl
+from pie_fast.cli import main
+from torch_prompts import random_prompts
+
+N_SELECTION, N_HELD_OUT, BUDGET = 8, 4, 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Standard output as the one JSON object that it must be."""
+        assert self.code == 0, self.stderr
+        found: dict[str, Any] = json.loads(self.stdout)
+        return found
+
+    def refused(self, *parts: object) -> None:
+        """Exit code 2, nothing on standard output, one line that says all of `parts`."""
+        assert self.code == 2, self
+        assert self.stdout == ""
+        (line,) = [one for one in self.stderr.splitlines() if "note:" not in one]
+        assert line.startswith("pie-fast: error: ")
+        for part in parts:
+            assert str(part) in line, line
+
+
+@dataclass(frozen=True)
+class World:
+    """A tiny model, its CLT and a behaviour, on disk.
+
+    Attributes:
+        sources: `--model`, `--clt` and `--behavior` with their values.
+    """
+
+    model: Path
+    clt: Path
+    behavior: Path
+
+    @property
+    def model_and_clt(self) -> tuple[object, ...]:
+        return ("--model", self.model, "--clt", self.clt)
+
+    @property
+    def sources(self) -> tuple[object, ...]:
+        return (*self.model_and_clt, "--behavior", self.behavior)
+
+
+def run_cli(*args: object) -> Outcome:
+    """`pie-fast ARGS`."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["pie-fast", *map(str, args)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+    code = exit_.value.code
+    assert isinstance(code, int)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def write_behavior(path: Path, n_selection: int, n_held_out: int, **of_prompts: Any) -> Path:
+    """Random prompts of the tiny model as ids: no tokenizer is needed to read them."""
+    prompts = random_prompts(n_selection + n_held_out, **of_prompts)
+    behavior = Behavior(path.name, tuple(prompts[:n_selection]), tuple(prompts[n_selection:]))
+    write_jsonl(path, behavior)
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

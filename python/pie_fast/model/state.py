@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ class Setup:
         mlp_out: Per layer `[batch, n_pos, d_model]`, the model's own.
         patterns: Per layer `[batch, n_heads, n_pos, n_pos]` when attention is frozen.
         ignored: `[batch, n_pos]` bool, where the model's own MLP output stays.
+        written: What layers up to a layer write on the clean run, filled when first needed.
     """
 
     batch: Batch
@@ -38,6 +39,7 @@ class Setup:
     mlp_out: tuple[Tensor, ...]
     patterns: tuple[Tensor, ...] | None
     ignored: Tensor
+    written: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def counted(self) -> Tensor:
@@ -52,7 +54,8 @@ class Run:
     Attributes:
         logits: `[n_sets, batch, vocab]` at the answer position.
         terms: Per layer the ids of the features in play and their `A` (`[n_sets * batch, n_pos,
-            n]`), connected to the logits when gradients were asked for.
+            n]`), connected to the logits when gradients were asked for. With a pool and the rest
+            free, layers up to the first moved one have the pool's features only, or none.
         deltas: Per layer `a - b` of the same, detached.
     """
 

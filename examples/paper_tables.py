@@ -2,18 +2,19 @@
 
     python examples/paper_tables.py [--behavior ioi docstring] [--seeds 3] [--update README.md]
 
-For every seed: new prompts, attributions and pair synergies on the selection split, every selector's
-order of features, fidelity of its first K on the held-out split. The table has means over seeds with
-their standard deviation. It goes to standard output as Markdown, between markers; ``--update`` also
-puts it between the same markers in a file.
+For every seed: new prompts, attributions and pair synergies on the selection split, each selector's
+order of features, fidelity of its first K on the held-out split. The table has means over seeds
+with their standard deviation. It goes to standard output as Markdown, between markers; ``--update``
+also puts it between the same markers in a file.
 
-The paper (arXiv 2604.16889) measured other models, so only shapes can be compared: which selector is
-ahead, by how much, and how that changes with K. The sentences under each table are computed.
+The paper (arXiv 2604.16889) measured other models, so only shapes can be compared: which selector
+is ahead, by how much, and how that changes with K. The sentences under each table are computed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import statistics
 import sys
@@ -204,7 +205,7 @@ def fidelity_table(name: str, seeds: Sequence[Curves]) -> list[str]:
 def budget_reached(curve: dict[int, tuple[float, float]], kl: float) -> float | None:
     """The K, interpolated, at which a curve's mean KL first falls to `kl`."""
     points = sorted((k, value[1]) for k, value in curve.items())
-    for (k0, kl0), (k1, kl1) in zip(points, points[1:], strict=False):
+    for (k0, kl0), (k1, kl1) in itertools.pairwise(points):
         if kl0 > kl >= kl1:
             return k0 + (k1 - k0) * (kl0 - kl) / (kl0 - kl1)
     return float(points[0][0]) if points[0][1] <= kl else None
@@ -312,7 +313,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64, help="to select by")
     parser.add_argument("--held-out", type=int, default=128)
     parser.add_argument("--synergy-prompts", type=int, default=16)
-    parser.add_argument("--pool", type=int, default=400)
+    parser.add_argument("--pool", type=int, default=300)
     parser.add_argument("--grow", type=int, default=200, help="largest K of conditional gradient")
     parser.add_argument("--update", type=Path, help="a file with the markers")
     args = parser.parse_args()

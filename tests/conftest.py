@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+# Before torch is imported: at this size a second thread costs more than it gives.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines are shared: how long one example takes says nothing about the code.
 settings.register_profile("pie_fast", deadline=None)

@@ -7,6 +7,26 @@ from typing import Any, TypedDict, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "DelphiCache",
+    "Dump",
+    "__version__",
+    "build_profile",
+    "check_synergy",
+    "decoder_rows",
+    "delphi_tokens",
+    "explain_selection",
+    "greedy_select",
+    "greedy_select_many",
+    "improve_by_swaps",
+    "load_synergy",
+    "redundancy",
+    "synergy_clusters",
+    "top_k",
+    "top_synergies",
+    "unpack_synergy",
+]
+
 __version__: str
 build_profile: str
 

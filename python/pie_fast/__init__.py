@@ -30,6 +30,7 @@ _PUBLIC = {
     "Selection": "types",
     "SelectionStep": "types",
     "SynergyMatrix": "synergy_matrix",
+    "choose_budget": "budget",
     "compute_fap_score": "pie",
     "compute_synergy": "pie",
     "decoder_rows": "decoder",

@@ -25,8 +25,9 @@ from pie_fast.model import Pool, Replacer, Run, Setup, Switches, batches
 
 GRADIENTS = ("full", "frozen")
 
-#: sets x prompts x positions of one forward pass when many gate settings are batched
-MAX_TOKENS = 16_384
+#: sets x prompts x positions of one forward pass when many gate settings are batched; a CPU is
+#: fastest where a layer's activations stay in its cache
+MAX_TOKENS, MAX_TOKENS_CPU = 16_384, 2_048
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,13 @@ def gate_effects(
     return Effects(values.detach(), activations, effects, run.deltas)
 
 
+def sets_per_pass(setup: Setup, *, backward: bool = False) -> int:
+    """How many gate settings to batch; a backward pass keeps twice as much."""
+    tokens = setup.batch.tokens
+    most = MAX_TOKENS_CPU if tokens.device.type == "cpu" else MAX_TOKENS
+    return max(1, most // ((1 + backward) * tokens.numel()))
+
+
 def pool_effects(effects: Effects, setup: Setup, pool: Pool) -> Tensor:
     """Effects of a pool's features, summed over counted positions: `[n_sets, batch, len(pool)]`."""
     n_sets, batch = effects.metric.shape
@@ -164,7 +172,7 @@ class Patcher:
         out = np.zeros((len(sets), self.n_prompts))
         for first, setup in self.setups:
             still = self._values(setup, [()])
-            per_pass = max(1, MAX_TOKENS // setup.batch.tokens.numel())
+            per_pass = sets_per_pass(setup)
             columns = slice(first, first + len(setup.batch))
             for at in range(0, len(sets), per_pass):
                 moved = self._values(setup, sets[at : at + per_pass])

@@ -34,7 +34,7 @@ class Grown:
     """Features in the order in which they entered the circuit.
 
     Attributes:
-        ids: `[k]` int64 global ids.
+        ids: `[k]` int64 global ids; those that the circuit started with are not among them.
         scores: `[k]` float64, the score of each in the step in which it entered.
         passes: Forward and backward passes over all prompts that it took.
     """
@@ -43,6 +43,14 @@ class Grown:
     scores: NDArray[np.float64]
     passes: int
 
+    def then(self, more: Grown) -> Grown:
+        """This growth and the one that went on from it, as one."""
+        return Grown(
+            np.concatenate([self.ids, more.ids]),
+            np.concatenate([self.scores, more.scores]),
+            self.passes + more.passes,
+        )
+
 
 def conditional_gradient(
     model: Replacer,
@@ -50,6 +58,7 @@ def conditional_gradient(
     candidates: Sequence[int] | NDArray[np.integer],
     k: int,
     *,
+    start: Sequence[int] | NDArray[np.integer] = (),
     batch: int = 5,
     metric: str = "kl",
     switches: Switches | None = None,
@@ -64,6 +73,8 @@ def conditional_gradient(
         prompts: That the circuit is grown on.
         candidates: Global ids; usually every active feature, which costs no more passes.
         k: How many to select; the first j of k are what j selects, where `batch` divides j.
+        start: Global ids, candidates too, that are in the circuit from the start; a growth goes
+            on where an earlier one stopped.
         batch: Features that enter after each pass; more is faster and a little worse.
         metric: What the circuit is to have much of: `kl` (minus KL(model || circuit)) or any
             other of `pie_fast.metrics`.
@@ -78,8 +89,10 @@ def conditional_gradient(
         PieFastError: `batch` is below 1.
     """
     pool = model.make_pool(np.unique(np.asarray(candidates, dtype=np.int64)).tolist())
-    if not 0 <= k <= len(pool):
-        raise BudgetError(f"budget {k} is outside 0 to {len(pool)}, the number of candidates")
+    inside = _positions(pool, start)
+    free = len(pool) - len(inside)
+    if not 0 <= k <= free:
+        raise BudgetError(f"budget {k} is outside 0 to {free}, the number of candidates")
     if batch < 1:
         raise PieFastError(f"batch is {batch}, must be at least 1")
     if not prompts:
@@ -89,13 +102,14 @@ def conditional_gradient(
         for _, part in batches(prompts, batch_size, model.device)
     ]
     gates = torch.zeros(1, len(pool), device=model.device)
+    gates[0, torch.as_tensor(inside, device=model.device)] = 1.0
     chosen: list[int] = []
     scores: list[float] = []
     passes = 0
     while len(chosen) < k:
         marginal = sum(_marginals(model, setup, pool, gates, metric) for setup in setups)
         marginal = np.asarray(marginal) / len(prompts)
-        out = np.setdiff1d(np.arange(len(pool)), chosen)
+        out = np.setdiff1d(np.arange(len(pool)), [*inside, *chosen])
         best = out[top_k(marginal[out], min(batch, k - len(chosen)))]
         chosen += best.tolist()
         scores += marginal[best].tolist()
@@ -104,6 +118,19 @@ def conditional_gradient(
         if progress is not None:
             progress(len(chosen), k)
     return Grown(pool.global_ids[chosen], np.asarray(scores, dtype=np.float64), passes)
+
+
+def _positions(pool: Pool, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where a circuit's features stand among the candidates.
+
+    Raises:
+        PieFastError: One of them is no candidate.
+    """
+    wanted = np.unique(np.asarray(ids, dtype=np.int64))
+    strange = np.setdiff1d(wanted, pool.global_ids)
+    if len(strange):
+        raise PieFastError(f"start holds feature {strange[0]}, which is not a candidate")
+    return np.searchsorted(pool.global_ids, wanted)
 
 
 def _marginals(

@@ -18,13 +18,15 @@ import numpy as np
 from pie_fast._native import __version__ as pie_fast_version
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior, Prompt
+from pie_fast.budget import BudgetChoice, check_between, choose_budget
 from pie_fast.capture import capture, default_switches
-from pie_fast.conditional import conditional_gradient
+from pie_fast.conditional import Grown, conditional_gradient
 from pie_fast.dump import FeatureDump
-from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.errors import BehaviorError, BudgetError, PieFastError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.interpret import interpret_features
 from pie_fast.model import Replacer, Switches
+from pie_fast.options import SMALLEST_POOL
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.progress import Reporter
 from pie_fast.selectors import Options, Ranked, extend_by_rank, select_features
@@ -37,13 +39,18 @@ CURVE = (5, 10, 20, 35, 50, 75, 100, 150, 200, 400, 800)
 #: the conditional gradient grows so far for the curve: beyond, every selector is close to the model
 GROWN_CURVE = 100
 
+#: an automatic budget goes no further
+LARGEST_AUTO = 800
+
 
 @dataclass(frozen=True)
 class Plan:
     """The choices of a run; all of them are in its result.
 
     Attributes:
-        budget: K.
+        budget: K; None: the smallest that surely reaches `target_fidelity`, chosen on the first
+            half of the held-out prompts and reported on the second.
+        target_fidelity: Of an automatic budget.
         options: Of the selector.
         metric: Of the behaviour when None.
         baseline: Counterfactual where the behaviour has one, else mean, when None.
@@ -59,8 +66,9 @@ class Plan:
         batch_size: Prompts a batch.
     """
 
-    budget: int
+    budget: int | None
     options: Options = field(default_factory=Options)
+    target_fidelity: float = 0.9
     metric: str | None = None
     baseline: str | None = None
     error: str = "keep"
@@ -77,8 +85,9 @@ class Plan:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        if self.budget < 1:
+        if self.budget is not None and self.budget < 1:
             raise BudgetError(f"budget {self.budget} is not valid; budgets start at 1")
+        check_between("target_fidelity", self.target_fidelity, 0.0)
         if not self.pool_factor >= 1:
             raise PieFastError(f"pool_factor {self.pool_factor} is not a number of at least 1")
 
@@ -95,10 +104,9 @@ class Plan:
 
     def pool_size(self, n_active: int) -> int:
         """M; with a factor of 1 the budget itself, which shows that reranking K to K is a no-op."""
-        wanted = (
-            self.budget if self.pool_factor == 1 else max(int(self.pool_factor * self.budget), 200)
-        )
-        return min(wanted, n_active)
+        budget = self.budget or 0
+        wanted = max(int(self.pool_factor * budget), SMALLEST_POOL)
+        return min(budget if budget and self.pool_factor == 1 else wanted, n_active)
 
 
 def discover(
@@ -139,6 +147,7 @@ def discover(
             "ablation": stages.ablate(chosen),
             "evaluation": stages.evaluate(chosen),
             "selector": chosen.selector,
+            "budget_choice": stages.choice and stages.choice.to_dict(),
             "curves": stages.curves() if plan.curve else {},
             "n_interpreted": len(chosen.ids),
             "n_active": stages.n_active,
@@ -174,41 +183,80 @@ class _Stages:
         self.dump = self._capture(folder / "dump")
         self.active = self.dump.active_features()
         self.n_active = len(self.active)
-        if plan.budget > self.n_active:
+        if (plan.budget or 0) > self.n_active:
             raise BudgetError(f"budget {plan.budget} exceeds the {self.n_active} active features")
+        self._grown = Grown(np.zeros(0, np.int64), np.zeros(0), 0)
+        self.choice = self._choose_budget() if plan.budget is None else None
+        self.budget: int = self.choice.budget if self.choice else plan.budget or 0
 
     @property
     def judged_on(self) -> tuple[Prompt, ...]:
-        """Held-out prompts; those of selection where a behaviour has no others."""
-        return self.behavior.held_out or self.behavior.selection
+        """Held-out prompts that chose nothing; those of selection where there are no others."""
+        return (self.behavior.held_out or self.behavior.selection)[self._n_choosing :]
+
+    @property
+    def _n_choosing(self) -> int:
+        """Held-out prompts that choose the budget."""
+        return len(self.behavior.held_out) // 2 if self.plan.budget is None else 0
 
     def select(self) -> Ranked:
         """The K features, by the plan's method."""
-        if self.plan.method == "conditional-gradient":
-            return self.grown.first(self.plan.budget)
-        synergy = None
-        if self.plan.options.regime(self.plan.budget) == "fap-synergy":
-            synergy = self.synergy
-        with self.reporter.stage("select"):
-            return select_features(self.dump, self.plan.budget, self.plan.options, synergy)
+        return self._first(self.budget)
 
-    @cached_property
-    def grown(self) -> Ranked:
-        """The circuit that the conditional gradient grows, as long as any budget needs it."""
-        longest = min(max(self.plan.budget, GROWN_CURVE if self.plan.curve else 0), self.n_active)
-        with self.reporter.stage("grow") as advance:
-            found = conditional_gradient(
-                self.model,
-                self.behavior.selection,
-                self.active,
-                longest,
-                batch=self.plan.step,
-                switches=self.switches,
-                batch_size=self.plan.batch_size,
-                progress=advance,
+    def _first(self, k: int) -> Ranked:
+        """The first k features of the plan's method."""
+        if self.plan.method == "conditional-gradient":
+            return self.grown(k)
+        synergy = self.synergy if self.plan.options.regime(k) == "fap-synergy" else None
+        with self.reporter.stage("select"):
+            return select_features(self.dump, k, self.plan.options, synergy)
+
+    def grown(self, k: int) -> Ranked:
+        """The first k features that the conditional gradient adds; growth goes on, never anew."""
+        so_far, step = self._grown, self.plan.step
+        if k > len(so_far.ids):
+            # Whole steps, so that no prefix depends on which budgets were asked for.
+            longest = min(-(-k // step) * step, self.n_active)
+            with self.reporter.stage("grow") as advance:
+                more = conditional_gradient(
+                    self.model,
+                    self.behavior.selection,
+                    self.active,
+                    longest - len(so_far.ids),
+                    start=so_far.ids,
+                    batch=step,
+                    switches=self.switches,
+                    batch_size=self.plan.batch_size,
+                    progress=advance,
+                )
+            self._grown = so_far.then(more)
+        found = self._grown
+        made = {"step": step, "passes": found.passes, "grown_on": "kl"}
+        whole = Ranked(found.ids, found.scores, "conditional-gradient", self.dump.n_features, made)
+        return whole.first(k)
+
+    def _choose_budget(self) -> BudgetChoice:
+        """The smallest K that surely reaches the target, on half of the held-out prompts."""
+        choosing = self.behavior.held_out[: self._n_choosing]
+        if not choosing:
+            raise BehaviorError(
+                f"behaviour {self.behavior.name} has {len(self.behavior.held_out)} held-out "
+                "prompts; an automatic budget needs at least 2"
             )
-        made = {"step": self.plan.step, "passes": found.passes, "grown_on": "kl"}
-        return Ranked(found.ids, found.scores, "conditional-gradient", self.dump.n_features, made)
+        largest = min(LARGEST_AUTO, self.n_active)
+        if self.plan.method == "fap-synergy":
+            largest = self.plan.pool_size(self.n_active)
+        return choose_budget(
+            self.model,
+            lambda k: self._first(k).ids,
+            choosing,
+            largest,
+            target_fidelity=self.plan.target_fidelity,
+            switches=self.switches,
+            mean_of=self.behavior.selection,
+            batch_size=self.plan.batch_size,
+            seed=self.plan.options.seed,
+        )
 
     @cached_property
     def synergy(self) -> SynergyMatrix:
@@ -283,14 +331,15 @@ class _Stages:
 
     def curves(self) -> dict[str, list[dict[str, float | None]]]:
         """Fidelity over budgets of every selector."""
-        longest = min(max(*CURVE, self.plan.budget), self.n_active)
+        longest = min(max(*CURVE, self.budget), self.n_active)
         orders = selector_orders(self.dump, self.synergy, self.plan.options, longest)
-        orders["conditional-gradient"] = self.grown.ids.tolist()
+        grown = self.grown(min(max(GROWN_CURVE, self.budget), self.n_active))
+        orders["conditional-gradient"] = grown.ids.tolist()
         with self.reporter.stage("curve") as advance:
             return fidelity_curve(
                 self.model,
                 orders,
-                sorted({*CURVE, self.plan.budget}),
+                sorted({*CURVE, self.budget}),
                 self.judged_on,
                 metric=self.metric,
                 switches=self.switches,
@@ -306,7 +355,7 @@ class _Stages:
             **plan,
             **vars(self.plan.options),
             **chosen.settings,
-            "budget": self.plan.budget,
+            "budget": self.budget,
             "metric": self.metric,
             **self.switches.to_dict(),
             "model": self.model.host.name,

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pie_fast.attribution import MAX_TOKENS, Patcher, gate_effects, pool_effects
+from pie_fast.attribution import Patcher, gate_effects, pool_effects, sets_per_pass
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
 from pie_fast.model import Pool, Replacer, Setup, Switches
@@ -130,7 +130,7 @@ class SynergyEstimator:
         for first, setup in self._patcher.setups:
             if first not in self._still:
                 self._still[first] = self._effects_at(setup, [()])
-            per_pass = max(1, MAX_TOKENS // (2 * setup.batch.tokens.numel()))
+            per_pass = sets_per_pass(setup, backward=True)
             for at in range(0, len(rows), per_pass):
                 moved = [(row,) for row in rows[at : at + per_pass]]
                 total[at : at + len(moved)] += self._effects_at(setup, moved) - self._still[first]

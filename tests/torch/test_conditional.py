@@ -101,6 +101,21 @@ def test_order_is_stable_and_a_prefix_is_the_smaller_selection(
     assert in_batches.ids.tolist() == whole.ids.tolist()
 
 
+def test_growth_goes_on_where_it_stopped(tiny_model: ReplacementModel) -> None:
+    candidates = active(tiny_model)
+    whole = conditional_gradient(tiny_model, PROMPTS, candidates, 12, batch=4)
+    first = conditional_gradient(tiny_model, PROMPTS, candidates, 8, batch=4)
+    rest = conditional_gradient(tiny_model, PROMPTS, candidates, 4, batch=4, start=first.ids)
+    joined = first.then(rest)
+    assert joined.ids.tolist() == whole.ids.tolist()
+    assert joined.scores.tolist() == whole.scores.tolist()
+    assert joined.passes == whole.passes
+    with pytest.raises(BudgetError, match=f"outside 0 to {len(candidates) - 8}"):
+        conditional_gradient(tiny_model, PROMPTS, candidates, len(candidates), start=first.ids)
+    with pytest.raises(PieFastError, match="start holds feature 143, which is not a candidate"):
+        conditional_gradient(tiny_model, PROMPTS, [1, 2], 1, start=[143])
+
+
 def test_progress_is_told(tiny_model: ReplacementModel) -> None:
     told: list[tuple[int, int]] = []
     conditional_gradient(

@@ -13,7 +13,6 @@ from pie_fast.cli.common import (
     BatchOption,
     BehaviorOption,
     Bonus,
-    BudgetOption,
     CltOption,
     DeviceOption,
     Direction,
@@ -53,6 +52,30 @@ class AnyMethod(StrEnum):
     auto = "auto"
 
 
+def _budget(text: str) -> int | None:
+    """A number of features, or None for `auto`."""
+    if text == "auto":
+        return None
+    try:
+        return int(at_least(1)(int(text)))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not valid, must be a number or 'auto'", param_hint="'--budget'"
+        ) from None
+
+
+AnyBudgetOption = Annotated[
+    str,
+    typer.Option(
+        "--budget",
+        "-k",
+        metavar="K|auto",
+        help="How many features to keep, or auto: as many as --target-fidelity needs.",
+    ),
+]
+TargetOption = Annotated[
+    float, typer.Option("--target-fidelity", help="Of --budget auto; between 0 and 1.")
+]
 AnyMethodOption = Annotated[
     AnyMethod,
     typer.Option("--method", help="The selector; auto is the best, conditional-gradient."),
@@ -67,7 +90,8 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     behavior: BehaviorOption = "ioi",
-    budget: BudgetOption = 50,
+    budget: AnyBudgetOption = "50",
+    target_fidelity: TargetOption = 0.9,
     method: AnyMethodOption = AnyMethod.auto,
     out: Annotated[
         Path | None,
@@ -90,7 +114,11 @@ def demo(
         behavior,
         folder,
         # fewer prompts for the synergies of the curve, so that the demo stays within its minute
-        plan={"budget": budget, "synergy_prompts": 16},
+        plan={
+            "budget": _budget(budget),
+            "target_fidelity": target_fidelity,
+            "synergy_prompts": 16,
+        },
         options={"method": method.value, "seed": seed},
         device=device,
         n_prompts=None,
@@ -104,8 +132,9 @@ def discover(
     model: ModelOption,
     clt: CltOption,
     behavior: BehaviorOption,
-    budget: BudgetOption,
+    budget: AnyBudgetOption,
     out: OutOption,
+    target_fidelity: TargetOption = 0.9,
     method: AnyMethodOption = AnyMethod.auto,
     rank_by: RankByOption = RankBy.mean_abs,
     form: FormOption = Form.clipped,
@@ -135,7 +164,8 @@ def discover(
         behavior,
         out,
         plan={
-            "budget": budget,
+            "budget": _budget(budget),
+            "target_fidelity": target_fidelity,
             "metric": metric and metric.value,
             "baseline": baseline and baseline.value,
             "gradient": gradient.value,

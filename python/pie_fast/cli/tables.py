@@ -32,6 +32,13 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     console.print(_evaluation(result["evaluation"]))
     if result["curves"]:
         console.print(_curve(result["curves"]))
+    if choice := result["budget_choice"]:
+        console.print(
+            f"budget {choice['budget']}: the smallest of {len(choice['tried'])} tried whose "
+            f"fidelity is {choice['target_fidelity']:g} or more with confidence "
+            f"{choice['confidence']:g}, on {choice['n_prompts']} other held-out prompts",
+            highlight=False,
+        )
     spent = sum(result["timings"].values())
     console.print(
         f"kept {len(result['features'])} of {result['n_active']} active features "

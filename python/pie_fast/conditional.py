@@ -64,6 +64,7 @@ def conditional_gradient(
     switches: Switches | None = None,
     batch_size: int = 32,
     mean_of: Sequence[Prompt] | None = None,
+    weights: NDArray[np.float64] | None = None,
     progress: Progress | None = None,
 ) -> Grown:
     """Select `k` features, `batch` of them a pass.
@@ -81,12 +82,13 @@ def conditional_gradient(
         switches: Baseline and the rest; the default `Switches` when None.
         batch_size: Prompts a batch.
         mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
+        weights: `[n_prompts]`, how much each prompt counts; 1 each when None.
         progress: Called after each pass.
 
     Raises:
         BudgetError: `k` is negative or above the number of candidates.
         BehaviorError: There are no prompts.
-        PieFastError: `batch` is below 1.
+        PieFastError: `batch` is below 1, or there is not one positive sum of weights.
     """
     pool = model.make_pool(np.unique(np.asarray(candidates, dtype=np.int64)).tolist())
     inside = _positions(pool, start)
@@ -97,9 +99,10 @@ def conditional_gradient(
         raise PieFastError(f"batch is {batch}, must be at least 1")
     if not prompts:
         raise BehaviorError("there are 0 prompts; at least 1 is needed")
+    each = _weights(weights, len(prompts), model.device)
     setups = [
-        model.prepare(part, switches or Switches(), mean_of or prompts)
-        for _, part in batches(prompts, batch_size, model.device)
+        (model.prepare(part, switches or Switches(), mean_of or prompts), each[first:][: len(part)])
+        for first, part in batches(prompts, batch_size, model.device)
     ]
     gates = torch.zeros(1, len(pool), device=model.device)
     gates[0, torch.as_tensor(inside, device=model.device)] = 1.0
@@ -107,8 +110,8 @@ def conditional_gradient(
     scores: list[float] = []
     passes = 0
     while len(chosen) < k:
-        marginal = sum(_marginals(model, setup, pool, gates, metric) for setup in setups)
-        marginal = np.asarray(marginal) / len(prompts)
+        summed = sum(_marginals(model, *setup, pool, gates, metric) for setup in setups)
+        marginal = np.asarray(summed) / float(each.sum())
         out = np.setdiff1d(np.arange(len(pool)), [*inside, *chosen])
         best = out[top_k(marginal[out], min(batch, k - len(chosen)))]
         chosen += best.tolist()
@@ -133,10 +136,31 @@ def _positions(pool: Pool, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[
     return np.searchsorted(pool.global_ids, wanted)
 
 
+def _weights(
+    weights: NDArray[np.float64] | None, n_prompts: int, device: torch.device
+) -> torch.Tensor:
+    """How much each prompt counts: `[n_prompts]` float64."""
+    if weights is None:
+        return torch.ones(n_prompts, dtype=torch.float64, device=device)
+    each = torch.as_tensor(weights, dtype=torch.float64, device=device)
+    if each.shape != (n_prompts,) or not (each >= 0).all() or not 0 < each.sum() < torch.inf:
+        raise PieFastError(
+            f"weights of shape {tuple(each.shape)} must be one finite number of at least 0 for "
+            f"each of {n_prompts} prompts, not all 0"
+        )
+    return each
+
+
 def _marginals(
-    model: Replacer, setup: Setup, pool: Pool, gates: torch.Tensor, metric: str
+    model: Replacer,
+    setup: Setup,
+    weights: torch.Tensor,
+    pool: Pool,
+    gates: torch.Tensor,
+    metric: str,
 ) -> NDArray[np.float64]:
-    """d metric / d gate of each candidate at the circuit, summed over prompts: `[len(pool)]`."""
+    """d metric / d gate of each candidate at the circuit, weighted sum over prompts: `[M]`."""
     found = gate_effects(model, setup, metric, pool=pool, gates=gates, rest="baseline")
-    summed: NDArray[np.float64] = pool_effects(found, setup, pool)[0].double().sum(0).cpu().numpy()
-    return summed
+    effects = pool_effects(found, setup, pool)[0].double()
+    weighted: NDArray[np.float64] = (effects * weights[:, None]).sum(0).cpu().numpy()
+    return weighted

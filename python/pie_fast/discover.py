@@ -7,29 +7,31 @@ RUN/result.json    features, interpretations, evaluation, curves, settings, timi
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pie_fast._native import __version__ as pie_fast_version
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior, Prompt
-from pie_fast.budget import BudgetChoice, check_between, choose_budget
-from pie_fast.capture import capture, default_switches
+from pie_fast.budget import BudgetChoice, choose_budget
+from pie_fast.capture import capture
 from pie_fast.conditional import Grown, conditional_gradient
 from pie_fast.dump import FeatureDump
-from pie_fast.errors import BehaviorError, BudgetError, PieFastError
+from pie_fast.errors import BehaviorError, BudgetError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.interpret import interpret_features
-from pie_fast.model import Replacer, Switches
-from pie_fast.options import SMALLEST_POOL
+from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
+from pie_fast.plan import Plan
 from pie_fast.progress import Reporter
-from pie_fast.selectors import Options, Ranked, extend_by_rank, select_features
+from pie_fast.selectors import Ranked, as_asked, select_features, selector_orders
+from pie_fast.stability import frequency_by_score, frequency_by_synergy, selection_frequency
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.synergy_pool import measure_synergy
 
@@ -41,72 +43,6 @@ GROWN_CURVE = 100
 
 #: an automatic budget goes no further
 LARGEST_AUTO = 800
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The choices of a run; all of them are in its result.
-
-    Attributes:
-        budget: K; None: the smallest that surely reaches `target_fidelity`, chosen on the first
-            half of the held-out prompts and reported on the second.
-        target_fidelity: Of an automatic budget.
-        options: Of the selector.
-        metric: Of the behaviour when None.
-        baseline: Counterfactual where the behaviour has one, else mean, when None.
-        error, attention, activations: See `Switches`.
-        gradient: `full` or `frozen`.
-        direction: Of the synergy.
-        estimator: Of the synergy: `gradient-difference` or `exact`.
-        pool_factor: The pool holds `max(pool_factor * K, 200)` features, or all active ones.
-        synergy_prompts: At most so many prompts measure synergy.
-        ablation_prompts: At most so many prompts measure the exact effect of what is kept.
-        step: Features that enter after each pass of the conditional gradient.
-        curve: Also evaluate the selectors over budgets.
-        batch_size: Prompts a batch.
-    """
-
-    budget: int | None
-    options: Options = field(default_factory=Options)
-    target_fidelity: float = 0.9
-    metric: str | None = None
-    baseline: str | None = None
-    error: str = "keep"
-    attention: str = "recompute"
-    activations: str = "recompute"
-    gradient: str = "full"
-    direction: str = "noising"
-    estimator: str = "gradient-difference"
-    pool_factor: float = 4
-    synergy_prompts: int = 32
-    ablation_prompts: int = 32
-    step: int = 5
-    curve: bool = True
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        if self.budget is not None and self.budget < 1:
-            raise BudgetError(f"budget {self.budget} is not valid; budgets start at 1")
-        check_between("target_fidelity", self.target_fidelity, 0.0)
-        if not self.pool_factor >= 1:
-            raise PieFastError(f"pool_factor {self.pool_factor} is not a number of at least 1")
-
-    @property
-    def method(self) -> str:
-        """The plan's method; `auto` is the best there is, which needs the model."""
-        method = self.options.method
-        return "conditional-gradient" if method == "auto" else method
-
-    def switches(self, behavior: Behavior) -> Switches:
-        """Of every replacement run."""
-        baseline = self.baseline or default_switches(behavior).baseline
-        return Switches(baseline, self.error, self.attention, self.activations)
-
-    def pool_size(self, n_active: int) -> int:
-        """M; with a factor of 1 the budget itself, which shows that reranking K to K is a no-op."""
-        budget = self.budget or 0
-        wanted = max(int(self.pool_factor * budget), SMALLEST_POOL)
-        return min(budget if budget and self.pool_factor == 1 else wanted, n_active)
 
 
 def discover(
@@ -142,7 +78,7 @@ def discover(
         stages = _Stages(model, behavior, plan, folder, reporter)
         chosen = stages.select()
         result: dict[str, Any] = {
-            "features": chosen.listed(),
+            "features": stages.listed(chosen),
             "interpretations": stages.interpret(chosen),
             "ablation": stages.ablate(chosen),
             "evaluation": stages.evaluate(chosen),
@@ -218,22 +154,25 @@ class _Stages:
             # Whole steps, so that no prefix depends on which budgets were asked for.
             longest = min(-(-k // step) * step, self.n_active)
             with self.reporter.stage("grow") as advance:
-                more = conditional_gradient(
-                    self.model,
-                    self.behavior.selection,
-                    self.active,
-                    longest - len(so_far.ids),
-                    start=so_far.ids,
-                    batch=step,
-                    switches=self.switches,
-                    batch_size=self.plan.batch_size,
-                    progress=advance,
-                )
+                more = self._grow(longest - len(so_far.ids), start=so_far.ids, progress=advance)
             self._grown = so_far.then(more)
         found = self._grown
         made = {"step": step, "passes": found.passes, "grown_on": "kl"}
         whole = Ranked(found.ids, found.scores, "conditional-gradient", self.dump.n_features, made)
         return whole.first(k)
+
+    def _grow(self, k: int, **options: Any) -> Grown:
+        """`conditional_gradient` as the plan has it."""
+        return conditional_gradient(
+            self.model,
+            self.behavior.selection,
+            self.active,
+            k,
+            batch=self.plan.step,
+            switches=self.switches,
+            batch_size=self.plan.batch_size,
+            **options,
+        )
 
     def _choose_budget(self) -> BudgetChoice:
         """The smallest K that surely reaches the target, on half of the held-out prompts."""
@@ -275,6 +214,40 @@ class _Stages:
                 direction=plan.direction,
                 batch_size=plan.batch_size,
                 mean_of=self.behavior.selection,
+                progress=advance,
+            )
+
+    def listed(self, chosen: Ranked) -> list[dict[str, Any]]:
+        """The features kept, with the share of resamples that keep each."""
+        shares = self._stability(chosen)
+        if shares is None:
+            return chosen.listed()
+        rows = zip(chosen.listed(), shares.tolist(), strict=True)
+        return [{**row, "stability": share} for row, share in rows]
+
+    def _stability(self, chosen: Ranked) -> NDArray[np.float64] | None:
+        """None where it was not asked for, or the selector does not look at effects."""
+        plan, ids = self.plan, chosen.ids
+        if plan.stability == 0 or chosen.selector in ("random", "magnitude"):
+            return None
+        draws = {"n_resamples": plan.stability, "seed": plan.options.seed}
+        rank_by = plan.options.rank_by
+        with self.reporter.stage("stability") as advance:
+            if chosen.selector == "fap":
+                return frequency_by_score(self.dump, ids, rank_by, **draws)
+            if chosen.selector == "fap-synergy":
+                pool = np.asarray(self.synergy.pool, dtype=np.int64)
+                values = as_asked(self.synergy, plan.options.synergy)
+                bonus = plan.options.bonus
+                return frequency_by_synergy(
+                    self.dump, ids, pool, values, rank_by, bonus=bonus, **draws
+                )
+            n_prompts = len(self.behavior.selection)
+            return selection_frequency(
+                lambda weights: self._grow(len(ids), weights=weights).ids,
+                ids,
+                n_prompts,
+                **draws,
                 progress=advance,
             )
 
@@ -380,18 +353,3 @@ class _Stages:
                 resume=path.exists(),
                 progress=advance,
             )
-
-
-def selector_orders(
-    dump: FeatureDump, synergy: SynergyMatrix, options: Options, longest: int
-) -> dict[str, list[int]]:
-    """Features of each selector that needs a dump only, in order; past its pool synergy goes on
-    by rank."""
-    orders = {}
-    for method in ("random", "magnitude", "fap"):
-        one = replace(options, method=method)
-        orders[method] = select_features(dump, longest, one).ids.tolist()
-    one = replace(options, method="fap-synergy")
-    pooled = select_features(dump, min(longest, len(synergy)), one, synergy)
-    orders["fap-synergy"] = extend_by_rank(dump, pooled, longest, one.rank_by).ids.tolist()
-    return orders

@@ -154,6 +154,21 @@ def extend_by_rank(dump: FeatureDump, ranked: Ranked, budget: int, rank_by: str)
     )
 
 
+def selector_orders(
+    dump: FeatureDump, synergy: SynergyMatrix, options: Options, longest: int
+) -> dict[str, list[int]]:
+    """Features of each selector that needs a dump only, in order; past its pool synergy goes on
+    by rank."""
+    orders = {}
+    for method in ("random", "magnitude", "fap"):
+        one = replace(options, method=method)
+        orders[method] = select_features(dump, longest, one).ids.tolist()
+    one = replace(options, method="fap-synergy")
+    pooled = select_features(dump, min(longest, len(synergy)), one, synergy)
+    orders["fap-synergy"] = extend_by_rank(dump, pooled, longest, one.rank_by).ids.tolist()
+    return orders
+
+
 def check_pool(dump: FeatureDump, pool: int | None) -> int:
     """The size of a pool: what was asked for, or 200 as far as there are so many.
 
@@ -180,13 +195,13 @@ def _by_synergy(
     if budget > len(pool):
         raise BudgetError(f"budget {budget} exceeds the pool of {len(pool)} features")
     scores = dump.score(options.rank_by)[pool]
-    values = _as_asked(synergy, options.synergy)
+    values = as_asked(synergy, options.synergy)
     chosen = greedy_select(scores, values, budget, bonus=options.bonus).ids
     made = {"direction": synergy.direction, "estimator": synergy.estimator, "pool": len(pool)}
     return pool[chosen], scores[chosen], made
 
 
-def _as_asked(synergy: SynergyMatrix, form: str) -> Any:
+def as_asked(synergy: SynergyMatrix, form: str) -> Any:
     """The matrix, dense or CSR, signed or with what is negative set to 0."""
     if synergy.form == "clipped" and form == "signed":
         raise PieFastError("synergy 'signed' is asked for, but the file holds clipped values")

@@ -11,8 +11,9 @@ import pytest
 
 from pie_fast.behaviors import load_behavior
 from pie_fast.data import demo_clt_path, demo_model_path
-from pie_fast.discover import Plan, discover
+from pie_fast.discover import discover
 from pie_fast.dump import open_dump
+from pie_fast.plan import Plan
 from pie_fast.replacement_model import ReplacementModel, load_model
 from pie_fast.selectors import Options
 

@@ -52,16 +52,20 @@ class AnyMethod(StrEnum):
     auto = "auto"
 
 
+def _check_budget(text: str) -> str:
+    """Refuse what is neither `auto` nor a number of features."""
+    if text != "auto":
+        try:
+            number = int(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not a valid integer, and not 'auto'") from None
+        at_least(1)(number)
+    return text
+
+
 def _budget(text: str) -> int | None:
-    """A number of features, or None for `auto`."""
-    if text == "auto":
-        return None
-    try:
-        return int(at_least(1)(int(text)))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not valid, must be a number or 'auto'", param_hint="'--budget'"
-        ) from None
+    """The number of features, None for `auto`."""
+    return None if text == "auto" else int(text)
 
 
 AnyBudgetOption = Annotated[
@@ -69,12 +73,21 @@ AnyBudgetOption = Annotated[
     typer.Option(
         "--budget",
         "-k",
+        callback=_check_budget,
         metavar="K|auto",
         help="How many features to keep, or auto: as many as --target-fidelity needs.",
     ),
 ]
 TargetOption = Annotated[
     float, typer.Option("--target-fidelity", help="Of --budget auto; between 0 and 1.")
+]
+StabilityOption = Annotated[
+    int,
+    typer.Option(
+        "--stability",
+        callback=at_least(0),
+        help="Resamples of the prompts: how often is each feature selected again?",
+    ),
 ]
 AnyMethodOption = Annotated[
     AnyMethod,
@@ -92,6 +105,7 @@ def demo(
     behavior: BehaviorOption = "ioi",
     budget: AnyBudgetOption = "50",
     target_fidelity: TargetOption = 0.9,
+    stability: StabilityOption = 5,
     method: AnyMethodOption = AnyMethod.auto,
     out: Annotated[
         Path | None,
@@ -117,6 +131,7 @@ def demo(
         plan={
             "budget": _budget(budget),
             "target_fidelity": target_fidelity,
+            "stability": stability,
             "synergy_prompts": 16,
         },
         options={"method": method.value, "seed": seed},
@@ -135,6 +150,7 @@ def discover(
     budget: AnyBudgetOption,
     out: OutOption,
     target_fidelity: TargetOption = 0.9,
+    stability: StabilityOption = 10,
     method: AnyMethodOption = AnyMethod.auto,
     rank_by: RankByOption = RankBy.mean_abs,
     form: FormOption = Form.clipped,
@@ -166,6 +182,7 @@ def discover(
         plan={
             "budget": _budget(budget),
             "target_fidelity": target_fidelity,
+            "stability": stability,
             "metric": metric and metric.value,
             "baseline": baseline and baseline.value,
             "gradient": gradient.value,
@@ -208,8 +225,8 @@ def _discover(
 
     # Before minutes of work: what can be refused at once is.
     check_new_folder(out, force=force, resume=resume)
-    from pie_fast.discover import Plan
     from pie_fast.discover import discover as run
+    from pie_fast.plan import Plan
     from pie_fast.progress import Reporter
     from pie_fast.selectors import Options
 

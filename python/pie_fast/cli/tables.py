@@ -61,6 +61,9 @@ def _features(result: Mapping[str, Any]) -> Table:
     table.add_column("feature")
     table.add_column("score", justify="right")
     table.add_column("|ablation|", justify="right")
+    stable = "stability" in result["features"][0]
+    if stable:
+        table.add_column("stable", justify="right")
     table.add_column("what it does", ratio=1)
     exact = result["ablation"]["mean_abs_effect"]
     rows = zip(result["features"], result["interpretations"], exact, strict=True)
@@ -70,6 +73,7 @@ def _features(result: Mapping[str, Any]) -> Table:
             f"L{feature['layer']}:{feature['index']}",
             f"{feature['score']:.3f}",
             f"{effect:.3f}",
+            *([f"{feature['stability']:.0%}"] if stable else []),
             Text(told["label"]),
         )
     return table

@@ -1,0 +1,84 @@
+"""The choices of a run of `pie_fast.discover`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pie_fast.behaviors import Behavior
+from pie_fast.budget import check_between
+from pie_fast.capture import default_switches
+from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.model import Switches
+from pie_fast.options import SMALLEST_POOL
+from pie_fast.selectors import Options
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices of a run; all of them are in its result.
+
+    Attributes:
+        budget: K; None: the smallest that surely reaches `target_fidelity`, chosen on the first
+            half of the held-out prompts and reported on the second.
+        target_fidelity: Of an automatic budget.
+        options: Of the selector.
+        metric: Of the behaviour when None.
+        baseline: Counterfactual where the behaviour has one, else mean, when None.
+        error, attention, activations: See `Switches`.
+        gradient: `full` or `frozen`.
+        direction: Of the synergy.
+        estimator: Of the synergy: `gradient-difference` or `exact`.
+        pool_factor: The pool holds `max(pool_factor * K, 200)` features, or all active ones.
+        synergy_prompts: At most so many prompts measure synergy.
+        ablation_prompts: At most so many prompts measure the exact effect of what is kept.
+        step: Features that enter after each pass of the conditional gradient.
+        stability: Bootstrap resamples of the selection prompts that are selected on again, to say
+            how often each feature is; 0: none.
+        curve: Also evaluate the selectors over budgets.
+        batch_size: Prompts a batch.
+    """
+
+    budget: int | None
+    options: Options = field(default_factory=Options)
+    target_fidelity: float = 0.9
+    metric: str | None = None
+    baseline: str | None = None
+    error: str = "keep"
+    attention: str = "recompute"
+    activations: str = "recompute"
+    gradient: str = "full"
+    direction: str = "noising"
+    estimator: str = "gradient-difference"
+    pool_factor: float = 4
+    synergy_prompts: int = 32
+    ablation_prompts: int = 32
+    step: int = 5
+    stability: int = 0
+    curve: bool = True
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.budget < 1:
+            raise BudgetError(f"budget {self.budget} is not valid; budgets start at 1")
+        if self.stability < 0:
+            raise PieFastError(f"stability {self.stability} is not a number of at least 0")
+        check_between("target_fidelity", self.target_fidelity, 0.0)
+        if not self.pool_factor >= 1:
+            raise PieFastError(f"pool_factor {self.pool_factor} is not a number of at least 1")
+
+    @property
+    def method(self) -> str:
+        """The plan's method; `auto` is the best there is, which needs the model."""
+        method = self.options.method
+        return "conditional-gradient" if method == "auto" else method
+
+    def switches(self, behavior: Behavior) -> Switches:
+        """Of every replacement run."""
+        baseline = self.baseline or default_switches(behavior).baseline
+        return Switches(baseline, self.error, self.attention, self.activations)
+
+    def pool_size(self, n_active: int) -> int:
+        """M; with a factor of 1 the budget itself, which shows that reranking K to K is a no-op."""
+        budget = self.budget or 0
+        wanted = max(int(self.pool_factor * budget), SMALLEST_POOL)
+        return min(budget if budget and self.pool_factor == 1 else wanted, n_active)

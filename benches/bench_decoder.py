@@ -162,6 +162,7 @@ def bench(run: Suite, case: Case, gates: dict[str, float]) -> None:
             "torch get_slice": Peer(partial(torch_rows, case), gate=gates["rows"]),
         },
         equal=np.array_equal,
+        target="C rows",
     )
     run.compare(
         f"redundancy {size}",
@@ -173,6 +174,7 @@ def bench(run: Suite, case: Case, gates: dict[str, float]) -> None:
             "torch get_slice, f32": Peer(partial(torch_cosines, case), gate=gates["torch"], goal=6),
         },
         equal=close,
+        target="C(ii)",
     )
     if not Path("/proc/self/clear_refs").exists() or run.only not in f"redundancy {size}":
         return

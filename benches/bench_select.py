@@ -1,4 +1,4 @@
-"""Greedy selection and top-k beside the ways one would write them without pie_fast.
+"""Greedy selection beside the ways one would write them without pie_fast.
 
     python benches/bench_select.py            # CI sizes, gates fail the run
     python benches/bench_select.py --full     # also 30,000 dense and 10^7 sparse candidates
@@ -10,14 +10,14 @@ score, no division); they stand for the speed of general tools, and their answer
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import pie_fast
-from harness import Peer, Suite, best_of, suite
+from harness import Peer, Suite, absent, suite
+from record import installed
 
 Array = np.ndarray
 
@@ -115,14 +115,16 @@ def library_peers(synergy: Array, k: int) -> dict[str, Peer]:
     np.fill_diagonal(kernel, 1)
     peers = {}
     note = "graph cut, not the same objective"
-    if importlib.util.find_spec("apricot"):
+    if installed("apricot"):
         from apricot import GraphCutSelection
 
         def apricot() -> Any:
             return GraphCutSelection(k, metric="precomputed", optimizer="lazy").fit(kernel)
 
         peers["apricot GraphCut lazy"] = Peer(apricot, note=note, same=False, rounds=3)
-    if importlib.util.find_spec("submodlib"):
+    else:
+        peers["apricot GraphCut lazy"] = absent("apricot-select")
+    if installed("submodlib"):
         from submodlib import GraphCutFunction
 
         cut = GraphCutFunction(
@@ -139,6 +141,8 @@ def library_peers(synergy: Array, k: int) -> dict[str, Peer]:
         peers["submodlib GraphCut LazyGreedy"] = Peer(
             submodlib, note=f"{note}; kernel built outside", same=False, rounds=3
         )
+    else:
+        peers["submodlib GraphCut LazyGreedy"] = absent("submodlib-py")
     return peers
 
 
@@ -178,6 +182,7 @@ def bench_dense(run: Suite) -> None:
             **library_peers(synergy, 100),
         },
         equal=same_ids,
+        target="A",
     )
     sizes = [(2000, 100), (2000, 800)] + ([(10_000, 800), (30_000, 800)] if run.full else [])
     for m, k in sizes:
@@ -200,14 +205,15 @@ def bench_dense(run: Suite) -> None:
                 **numba_peer(scores, synergy, k, 2.5 if small else None, 5 if small else None),
             },
             equal=same_ids,
+            target="A",
         )
 
 
 def numba_peer(
     scores: Array, synergy: Array, k: int, gate: float | None = None, goal: float | None = None
 ) -> dict[str, Peer]:
-    if not importlib.util.find_spec("numba"):
-        return {}
+    if not installed("numba"):
+        return {"numba fused": absent("numba", gate)}
     return {"numba fused": Peer(numba_fused(scores, synergy, k), gate=gate, goal=goal)}
 
 
@@ -314,46 +320,11 @@ def bench_sparse(run: Suite) -> None:
                 ),
             },
             equal=same_ids,
+            target="A",
         )
 
 
-# -- top-k -----------------------------------------------------------------------------------------
-
-
-def numpy_top(scores: Array, k: int) -> Array:
-    """The best k by partition, ties made right by a stable sort of those above the k-th."""
-    kth = np.partition(scores, -k)[-k]
-    above = np.flatnonzero(scores >= kth)
-    return above[np.argsort(-scores[above], kind="stable")][:k]
-
-
-def bench_top(run: Suite) -> None:
-    import torch
-
-    scores = np.random.default_rng(0).random(10_000_000)
-    tensor = torch.from_numpy(scores)
-    run.compare(
-        "top-400 of 1e7 float64",
-        lambda: pie_fast.top_k(scores, 400),
-        {
-            "numpy argpartition": Peer(
-                lambda: np.argpartition(-scores, 400)[:400],
-                gate=15,
-                goal=50,
-                same=False,
-                note="unordered, ties arbitrary",
-            ),
-            "numpy partition, ordered": Peer(lambda: numpy_top(scores, 400)),
-            "torch.topk": Peer(lambda: torch.topk(tensor, 400).indices.numpy(), gate=10, goal=40),
-            "np.sum of the scores": Peer(
-                scores.sum, gate=1 / 3, goal=1 / 1.1, same=False, note="only reads the scores"
-            ),
-        },
-        equal=np.array_equal,
-    )
-
-
-# -- many selections, and how cost grows -----------------------------------------------------------
+# -- many selections -------------------------------------------------------------------------------
 
 
 def bench_many(run: Suite) -> None:
@@ -373,25 +344,7 @@ def bench_many(run: Suite) -> None:
             ),
         },
         equal=np.array_equal,
-    )
-
-
-def bench_growth(run: Suite) -> None:
-    scores, synergy = dense_problem(4000)
-    run.growth(
-        "growth of dense greedy in k, M=4000",
-        lambda k: best_of(lambda: pie_fast.greedy_select(scores, synergy, k)),
-        [100, 200, 400, 800],
-        1.4,
-    )
-    views = {m: synergy[:m, :m].copy() for m in (500, 1000, 2000, 4000)}
-    run.growth(
-        "growth of dense greedy in M, k=100",
-        lambda m: best_of(
-            lambda: pie_fast.greedy_select(scores[:m], views[m], 100, check=False), 20
-        ),
-        list(views),
-        1.4,
+        target="A",
     )
 
 
@@ -399,6 +352,4 @@ if __name__ == "__main__":
     with suite() as run:
         bench_dense(run)
         bench_sparse(run)
-        bench_top(run)
         bench_many(run)
-        bench_growth(run)

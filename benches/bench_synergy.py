@@ -10,14 +10,14 @@ strongest synergies of each row by magnitude, ties to the smaller column.
 from __future__ import annotations
 
 import heapq
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from harness import Peer, Suite, suite
+from harness import Peer, Suite, absent, suite
 from pie_fast import top_synergies
+from record import installed
 
 Array = np.ndarray
 Csr = tuple[Array, Array, Array]
@@ -83,6 +83,30 @@ def polars_frame(joint: Array, single: Array, upper: tuple[Array, Array]) -> Cal
     return run
 
 
+def duckdb_window(joint: Array, single: Array, upper: tuple[Array, Array]) -> Callable[[], Any]:
+    """A window over both directions of the pair table, ties to the smaller column."""
+    import duckdb
+
+    first, second = (side.astype(np.int32) for side in upper)
+    connection = duckdb.connect()
+    pairs = {"i": first, "j": second, "x": joint}
+    singles = {"i": np.arange(len(single), dtype=np.int32), "x": single}
+    for name, columns in (("pairs", pairs), ("singles", singles)):
+        connection.register("arrays", columns)
+        connection.execute(f"create table {name} as select * from arrays")
+        connection.unregister("arrays")
+    query = f"""
+        with w as (
+            select p.i, p.j, (p.x - a.x - b.x)::float as w
+            from pairs p join singles a on p.i = a.i join singles b on p.j = b.i
+        ), both_ways as (select i, j, w from w union all select j, i, w from w)
+        select i, j, w from both_ways
+        qualify row_number() over (partition by i order by abs(w) desc, j) <= {T}
+        order by i, j
+    """
+    return lambda: connection.execute(query).fetchnumpy()
+
+
 def python_dict(joint: list[float], single: list[float]) -> dict[int, list[tuple[float, int]]]:
     m, place = len(single), 0
     rows: dict[int, list[tuple[float, int, float]]] = {i: [] for i in range(m)}
@@ -122,8 +146,12 @@ def bench_top(run: Suite) -> None:
             ),
             "torch dense": Peer(torch_dense(joint, single, upper), gate=3.5, goal=15),
         }
-        if importlib.util.find_spec("polars"):
-            peers["polars"] = Peer(polars_frame(joint, single, upper), gate=6, goal=40)
+        for name, make, gate in (("polars", polars_frame, 6), ("duckdb", duckdb_window, None)):
+            peers[name] = (
+                Peer(make(joint, single, upper), gate=gate, goal=gate and 40, rounds=3)
+                if installed(name)
+                else absent(name, gate)
+            )
         if m <= 2000:
             as_lists = joint.tolist(), single.tolist()
             peers["python dict and heapq"] = Peer(
@@ -134,6 +162,7 @@ def bench_top(run: Suite) -> None:
             lambda j=joint, s=single: top(j, s),
             peers,
             equal=equal,
+            target="C(i)",
         )
 
 

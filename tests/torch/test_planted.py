@@ -48,13 +48,14 @@ class System:
         options = Options(method, synergy=synergy)
         return select_features(self.dump, k, options, matrix).ids.tolist()
 
-    def grown(self, k: int, batch: int) -> Grown:
+    def grown(self, k: int, batch: int, pairs: int = 0) -> Grown:
         return conditional_gradient(
             self.model,
             self.planted.behavior.selection,
             self.dump.active_features(),
             k,
             batch=batch,
+            pairs=pairs,
             switches=SWITCHES,
         )
 
@@ -168,9 +169,11 @@ HITS = {
     "fap-synergy clipped denoising": (4, 6),
     "fap-synergy signed noising": (3, 5),
     "fap-synergy signed denoising": (4, 6),
-    # conditional gradient: features a step
+    # conditional gradient: features a step, then the shortlist of pair moves
     "conditional 1": (4, 6),
     "conditional 5": (3, 6),
+    "conditional 1 6": (4, 8),
+    "conditional 5 6": (3, 7),
 }
 
 
@@ -243,6 +246,49 @@ def test_an_and_pair_is_invisible_to_a_first_step(hidden: System) -> None:
     assert all(abs(scores[i]) < 1e-3 for i in pair)
     assert all(scores[i] > 0.1 for i in plain)
     assert set(hidden.grown(2, batch=1).ids.tolist()) == plain
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_pair_moves_find_it(hidden: System, batch: int) -> None:
+    pair = set(hidden.truth.motifs["and_pair"][0])
+    found = hidden.grown(2, batch=batch, pairs=4)
+    assert set(found.ids.tolist()) == pair
+    assert found.pairs == (tuple(sorted(pair)),)
+    # One pass for the shortlist and one for the step; 6 pairs, the circuit and the best single.
+    assert (found.passes, found.runs) == (2, 6 + 2)
+    assert found.scores[0] == found.scores[1] > 0
+
+
+def test_pair_moves_are_exact_gains(hidden: System) -> None:
+    found = hidden.grown(2, batch=1, pairs=4)
+    patcher = Patcher(
+        hidden.model,
+        hidden.planted.behavior.selection,
+        hidden.model.make_pool(found.ids.tolist()),
+        "kl",
+        SWITCHES,
+        direction="denoising",
+    )
+    assert 2 * found.scores[0] == pytest.approx(patcher.effects([(0, 1)]).mean(), rel=1e-5)
+
+
+def test_pair_moves_grow_the_whole_circuit(system: System) -> None:
+    k = len(system.truth.circuit)
+    assert set(system.grown(k, batch=1, pairs=6).ids.tolist()) == system.truth.circuit
+    assert set(system.grown(k, batch=1).ids.tolist()) != system.truth.circuit
+
+
+def test_pair_moves_where_no_pair_fits(hidden: System) -> None:
+    one = hidden.grown(1, batch=1, pairs=4)
+    assert one.pairs == () and one.runs == 0
+    assert one.ids.tolist() == hidden.grown(1, batch=1).ids.tolist()
+    everything = hidden.grown(len(hidden.truth.everything), batch=1, pairs=50)
+    assert set(everything.ids.tolist()) == hidden.truth.everything
+    off = hidden.grown(3, batch=1)
+    assert (off.runs, off.pairs) == (0, ())
+    for pairs in (-1, 1):
+        with pytest.raises(PieFastError, match=f"pairs is {pairs}, must be 0 or at least 2"):
+            hidden.grown(2, batch=1, pairs=pairs)
 
 
 def test_agreement_counts_members() -> None:

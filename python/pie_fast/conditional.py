@@ -7,19 +7,24 @@ it up; this scores it where it will stand. One forward and one backward pass sco
 the best few enter, and the next pass scores the rest at the larger circuit (METHODS.md 3.3).
 
 The first step stands at the empty circuit and cannot see a pair of which neither member does
-anything alone; later steps can, once one of the two is in.
+anything alone; later steps can, once one of the two is in. The remedy is `pairs`, a shortlist of
+that many features: a pair that is needed together is visible at the *full* model, where taking
+either away shows, so the shortlist is ranked there. Before a step the exact joint gain of its pairs
+is measured with gates, and the best pair enters where it gains more, per feature, than the best
+single would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pie_fast.attribution import gate_effects, pool_effects
+from pie_fast.attribution import gate_effects, pool_effects, run_metric, sets_per_pass
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import BehaviorError, BudgetError, PieFastError
 from pie_fast.model import Pool, Replacer, Setup, Switches, batches
@@ -36,12 +41,17 @@ class Grown:
     Attributes:
         ids: `[k]` int64 global ids; those that the circuit started with are not among them.
         scores: `[k]` float64, the score of each in the step in which it entered.
+            (of a pair half of what it gained together, each).
         passes: Forward and backward passes over all prompts that it took.
+        runs: Forward runs over all prompts, with no backward, that pair moves took besides.
+        pairs: The pairs that entered together.
     """
 
     ids: NDArray[np.int64]
     scores: NDArray[np.float64]
     passes: int
+    runs: int = 0
+    pairs: tuple[tuple[int, int], ...] = ()
 
     def then(self, more: Grown) -> Grown:
         """This growth and the one that went on from it, as one."""
@@ -49,6 +59,8 @@ class Grown:
             np.concatenate([self.ids, more.ids]),
             np.concatenate([self.scores, more.scores]),
             self.passes + more.passes,
+            self.runs + more.runs,
+            self.pairs + more.pairs,
         )
 
 
@@ -60,6 +72,7 @@ def conditional_gradient(
     *,
     start: Sequence[int] | NDArray[np.integer] = (),
     batch: int = 5,
+    pairs: int = 0,
     metric: str = "kl",
     switches: Switches | None = None,
     batch_size: int = 32,
@@ -77,6 +90,9 @@ def conditional_gradient(
         start: Global ids, candidates too, that are in the circuit from the start; a growth goes
             on where an earlier one stopped.
         batch: Features that enter after each pass; more is faster and a little worse.
+        pairs: Size P of the shortlist of pair moves, 0 for none. It takes one more pass to rank
+            the shortlist, and before each step P (P - 1) / 2 + 2 forward runs, all batched: 30 for
+            P = 8. The first j of k are then what j selects only where j parts no pair.
         metric: What the circuit is to have much of: `kl` (minus KL(model || circuit)) or any
             other of `pie_fast.metrics`.
         switches: Baseline and the rest; the default `Switches` when None.
@@ -88,39 +104,45 @@ def conditional_gradient(
     Raises:
         BudgetError: `k` is negative or above the number of candidates.
         BehaviorError: There are no prompts.
-        PieFastError: `batch` is below 1, or there is not one positive sum of weights.
+        PieFastError: `batch` is below 1, `pairs` is negative or 1, `start` is no candidate, or
+            there is not one weight of at least 0 a prompt.
     """
     pool = model.make_pool(np.unique(np.asarray(candidates, dtype=np.int64)).tolist())
     inside = _positions(pool, start)
-    free = len(pool) - len(inside)
-    if not 0 <= k <= free:
-        raise BudgetError(f"budget {k} is outside 0 to {free}, the number of candidates")
-    if batch < 1:
-        raise PieFastError(f"batch is {batch}, must be at least 1")
-    if not prompts:
-        raise BehaviorError("there are 0 prompts; at least 1 is needed")
+    _check(len(pool) - len(inside), k, batch, pairs, len(prompts))
     each = _weights(weights, len(prompts), model.device)
     setups = [
         (model.prepare(part, switches or Switches(), mean_of or prompts), each[first:][: len(part)])
         for first, part in batches(prompts, batch_size, model.device)
     ]
-    gates = torch.zeros(1, len(pool), device=model.device)
-    gates[0, torch.as_tensor(inside, device=model.device)] = 1.0
-    chosen: list[int] = []
-    scores: list[float] = []
-    passes = 0
-    while len(chosen) < k:
-        summed = sum(_marginals(model, *setup, pool, gates, metric) for setup in setups)
-        marginal = np.asarray(summed) / float(each.sum())
-        out = np.setdiff1d(np.arange(len(pool)), [*inside, *chosen])
-        best = out[top_k(marginal[out], min(batch, k - len(chosen)))]
-        chosen += best.tolist()
-        scores += marginal[best].tolist()
-        gates[0, torch.as_tensor(best, device=model.device)] = 1.0
-        passes += 1
+    state = _Growth(model, setups, pool, metric, inside)
+    ranked = state.at_full_model() if pairs else None
+    while len(state.chosen) < k:
+        marginal = state.marginals()
+        out = np.setdiff1d(np.arange(len(pool)), [*inside, *state.chosen])
+        best = out[top_k(marginal[out], min(batch, k - len(state.chosen)))]
+        pair = None
+        if ranked is not None and k - len(state.chosen) > 1:
+            short = out[top_k(ranked[out], min(pairs, len(out)))]
+            pair = state.best_pair(short, int(best[0]))
+        if pair is None:
+            state.add(best, marginal[best])
+        else:
+            state.add_pair(*pair)
         if progress is not None:
-            progress(len(chosen), k)
-    return Grown(pool.global_ids[chosen], np.asarray(scores, dtype=np.float64), passes)
+            progress(len(state.chosen), k)
+    return state.grown()
+
+
+def _check(n_candidates: int, k: int, batch: int, pairs: int, n_prompts: int) -> None:
+    if not 0 <= k <= n_candidates:
+        raise BudgetError(f"budget {k} is outside 0 to {n_candidates}, the number of candidates")
+    if batch < 1:
+        raise PieFastError(f"batch is {batch}, must be at least 1")
+    if pairs < 0 or pairs == 1:
+        raise PieFastError(f"pairs is {pairs}, must be 0 or at least 2")
+    if not n_prompts:
+        raise BehaviorError("there are 0 prompts; at least 1 is needed")
 
 
 def _positions(pool: Pool, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
@@ -151,16 +173,108 @@ def _weights(
     return each
 
 
-def _marginals(
-    model: Replacer,
-    setup: Setup,
-    weights: torch.Tensor,
-    pool: Pool,
-    gates: torch.Tensor,
-    metric: str,
-) -> NDArray[np.float64]:
-    """d metric / d gate of each candidate at the circuit, weighted sum over prompts: `[M]`."""
-    found = gate_effects(model, setup, metric, pool=pool, gates=gates, rest="baseline")
-    effects = pool_effects(found, setup, pool)[0].double()
-    weighted: NDArray[np.float64] = (effects * weights[:, None]).sum(0).cpu().numpy()
-    return weighted
+class _Growth:
+    """A circuit while it grows; features are positions in the pool here.
+
+    Attributes:
+        chosen: In the order in which they entered.
+    """
+
+    def __init__(
+        self,
+        model: Replacer,
+        setups: Sequence[tuple[Setup, torch.Tensor]],
+        pool: Pool,
+        metric: str,
+        inside: NDArray[np.int64],
+    ) -> None:
+        self.model, self.setups, self.pool, self.metric = model, setups, pool, metric
+        self.weight = sum(float(weights.sum()) for _, weights in setups)
+        self.gates = torch.zeros(1, len(pool), device=model.device)
+        self.gates[0, torch.as_tensor(inside, device=model.device)] = 1.0
+        self.chosen: list[int] = []
+        self._scores: list[float] = []
+        self._pairs: list[tuple[int, int]] = []
+        self._passes = self._runs = 0
+
+    def marginals(self) -> NDArray[np.float64]:
+        """d metric / d gate of each candidate at the circuit, mean over prompts: `[len(pool)]`."""
+        self._passes += 1
+        total = np.zeros(len(self.pool))
+        for setup, weights in self.setups:
+            found = gate_effects(
+                self.model,
+                setup,
+                self.metric,
+                pool=self.pool,
+                gates=self.gates,
+                rest="baseline",
+            )
+            effects = pool_effects(found, setup, self.pool)[0]
+            total += (effects.double() * weights[:, None]).sum(0).cpu().numpy()
+        return total / self.weight
+
+    def at_full_model(self) -> NDArray[np.float64]:
+        """Mean |first-order effect| of each candidate at the full model: `[len(pool)]`."""
+        # The KL is flat there; the answer's log probability is what it is about, and needs no foil.
+        metric = "logprob" if self.metric == "kl" else self.metric
+        self._passes += 1
+        total = np.zeros(len(self.pool))
+        for setup, weights in self.setups:
+            found = gate_effects(self.model, setup, metric)
+            effects = pool_effects(found, setup, self.pool)[0].abs()
+            total += (effects.double() * weights[:, None]).sum(0).cpu().numpy()
+        return total / self.weight
+
+    def best_pair(
+        self, shortlist: NDArray[np.int64], single: int
+    ) -> tuple[tuple[int, int], float] | None:
+        """The pair of largest joint gain and that gain; None where `single` is as good.
+
+        Args:
+            shortlist: `[P]` positions that are not in the circuit.
+            single: The best feature by its marginal, whose gain is measured exactly too: a
+                gradient says too much of what saturates.
+        """
+        pairs = list(combinations(sorted(shortlist.tolist()), 2))
+        if not pairs:
+            return None
+        values = self._values([(), (single,), *pairs])
+        gains = values[1:] - values[0]
+        best = int(np.argmax(gains[1:]))
+        joint = float(gains[1 + best])
+        return (pairs[best], joint) if joint > 0 and joint / 2 > gains[0] else None
+
+    def add(self, features: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
+        """Features enter the circuit."""
+        self.chosen += features.tolist()
+        self._scores += scores.tolist()
+        self.gates[0, torch.as_tensor(features, device=self.model.device)] = 1.0
+
+    def add_pair(self, pair: tuple[int, int], gain: float) -> None:
+        """Two features enter at once."""
+        self.add(np.asarray(pair), np.full(2, gain / 2))
+        self._pairs.append(pair)
+
+    def grown(self) -> Grown:
+        """As global ids."""
+        ids = self.pool.global_ids
+        pairs = tuple((int(ids[i]), int(ids[j])) for i, j in self._pairs)
+        scores = np.asarray(self._scores, dtype=np.float64)
+        return Grown(ids[self.chosen], scores, self._passes, self._runs, pairs)
+
+    def _values(self, sets: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
+        """The metric with each set added to the circuit, mean over prompts: `[len(sets)]`."""
+        self._runs += len(sets)
+        gates = self.gates.repeat(len(sets), 1)
+        for row, members in enumerate(sets):
+            gates[row, list(members)] = 1.0
+        total = np.zeros(len(sets))
+        for setup, weights in self.setups:
+            per_pass = sets_per_pass(setup)
+            for at in range(0, len(sets), per_pass):
+                part = gates[at : at + per_pass]
+                run = self.model.run(setup, self.pool, part, rest="baseline")
+                values = run_metric(setup, run, self.metric).double() @ weights
+                total[at : at + len(part)] += values.cpu().numpy()
+        return total / self.weight

@@ -301,6 +301,13 @@ def test_pair_moves_grow_the_whole_circuit(system: System) -> None:
     assert len(without & set(system.truth.motifs["and_pair"][0])) == 1
 
 
+def test_a_pair_must_beat_the_best_single_per_feature(system: System) -> None:
+    # Any pair with the original in it gains more than the original alone, but not twice as much.
+    found = system.grown(2, batch=1, pairs=6)
+    assert found.pairs == () and found.runs == 15 + 2
+    assert found.ids.tolist() == system.grown(2, batch=1).ids.tolist()
+
+
 def test_pair_moves_where_no_pair_fits(hidden: System) -> None:
     one = hidden.grown(1, batch=1, pairs=4)
     assert one.pairs == () and one.runs == 0

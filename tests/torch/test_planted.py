@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ from pie_fast.selectors import Options, select_features
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.synergy_pool import measure_synergy
 
+PAGE = (Path(__file__).parents[2] / "docs" / "planted.md").read_text()
 SWITCHES = Switches("counterfactual")
 SEEDS = (0, 1, 2)
 DIRECTIONS = ("noising", "denoising")
@@ -185,6 +187,21 @@ def test_precision_and_recall(first: System, name: str) -> None:
         assert found == Agreement(precision=hits / k, recall=hits / 8)
 
 
+def test_the_page_says_so() -> None:
+    rows = re.findall(r"^\| ([a-z-]+(?: [\w ]+)?) \| (\d) \| (\d) \|", PAGE, re.M)
+    assert {name: (int(of_4), int(of_8)) for name, of_4, of_8 in rows} == HITS
+
+
+def test_the_example_of_the_page_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    (expected,) = re.findall(r"```text\n(.*?)```", PAGE, re.S)
+    exec(compile(code, "docs/planted.md", "exec", dont_inherit=True), {"__name__": "example"})
+    assert capsys.readouterr().out == expected
+
+
 def test_signs_of_exact_synergy(system: System) -> None:
     assert system.pair("and_pair", "denoising") > 2.5
     assert system.pair("and_pair", "noising") < -2.5
@@ -207,6 +224,10 @@ def test_gradient_differences_see_these_signs_in_denoising_and_hardly_in_noising
     # The full model stands on the flat of every readout: one sees a few percent of it from there.
     assert 0 < system.pair("or_pair", "noising", estimator) < 0.05
     assert 0 < system.pair("duplicate", "noising", estimator) < 0.1
+    # ... too little for a copy to be taken for its sake,
+    options, matrix = Options("fap-synergy"), system.synergy[estimator, "noising"]
+    chosen = select_features(system.dump, 8, options, matrix).ids.tolist()
+    assert system.truth.motifs["duplicate"][0][1] not in chosen
     # ... and what it says of an AND is small and of either sign.
     assert abs(system.pair("and_pair", "noising", estimator)) < 0.2
 
@@ -275,7 +296,16 @@ def test_pair_moves_are_exact_gains(hidden: System) -> None:
 def test_pair_moves_grow_the_whole_circuit(system: System) -> None:
     k = len(system.truth.circuit)
     assert set(system.grown(k, batch=1, pairs=6).ids.tolist()) == system.truth.circuit
-    assert set(system.grown(k, batch=1).ids.tolist()) != system.truth.circuit
+    without = set(system.grown(k, batch=1).ids.tolist())
+    assert not without & {i for motif in system.truth.motifs["suppressor"] for i in motif}
+    assert len(without & set(system.truth.motifs["and_pair"][0])) == 1
+
+
+def test_a_pair_must_beat_the_best_single_per_feature(system: System) -> None:
+    # Any pair with the original in it gains more than the original alone, but not twice as much.
+    found = system.grown(2, batch=1, pairs=6)
+    assert found.pairs == () and found.runs == 15 + 2
+    assert found.ids.tolist() == system.grown(2, batch=1).ids.tolist()
 
 
 def test_pair_moves_where_no_pair_fits(hidden: System) -> None:

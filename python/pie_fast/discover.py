@@ -157,7 +157,7 @@ class _Stages:
                 more = self._grow(longest - len(so_far.ids), start=so_far.ids, progress=advance)
             self._grown = so_far.then(more)
         found = self._grown
-        made = {"step": step, "passes": found.passes, "grown_on": "kl"}
+        made = {"step": step, "passes": found.passes, "runs": found.runs, "grown_on": "kl"}
         whole = Ranked(found.ids, found.scores, "conditional-gradient", self.dump.n_features, made)
         return whole.first(k)
 
@@ -169,6 +169,7 @@ class _Stages:
             self.active,
             k,
             batch=self.plan.step,
+            pairs=self.plan.pairs,
             switches=self.switches,
             batch_size=self.plan.batch_size,
             **options,

@@ -34,6 +34,7 @@ class Plan:
         step: Features that enter after each pass of the conditional gradient.
         stability: Bootstrap resamples of the selection prompts that are selected on again, to say
             how often each feature is; 0: none.
+        pairs: Shortlist of the conditional gradient's pair moves; 0: none.
         curve: Also evaluate the selectors over budgets.
         batch_size: Prompts a batch.
     """
@@ -54,6 +55,7 @@ class Plan:
     ablation_prompts: int = 32
     step: int = 5
     stability: int = 0
+    pairs: int = 0
     curve: bool = True
     batch_size: int = 32
 

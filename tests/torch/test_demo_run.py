@@ -94,3 +94,14 @@ def test_the_same_seed_gives_the_same_circuit(
     again = discover(demo_model, ioi, plan, tmp_path / "again")
     assert again["features"] == run[0]["features"]
     assert again["evaluation"] == run[0]["evaluation"]
+
+
+def test_a_run_with_pair_moves_counts_their_runs(
+    demo_model: ReplacementModel, tmp_path: Path
+) -> None:
+    ioi = load_behavior("ioi", tokenizer=demo_model.host.tokenizer, n_prompts=16)
+    plan = Plan(6, pairs=4, curve=False, ablation_prompts=4)
+    result = discover(demo_model, ioi, plan, tmp_path / "run")
+    assert result["settings"]["pairs"] == 4
+    assert result["settings"]["runs"] > 0
+    assert len(result["features"]) == 6

@@ -89,6 +89,14 @@ StabilityOption = Annotated[
         help="Resamples of the prompts: how often is each feature selected again?",
     ),
 ]
+PairsOption = Annotated[
+    int,
+    typer.Option(
+        "--pairs",
+        callback=at_least(0),
+        help="Conditional gradient: try the pairs of a shortlist of so many; 0 tries none.",
+    ),
+]
 AnyMethodOption = Annotated[
     AnyMethod,
     typer.Option("--method", help="The selector; auto is the best, conditional-gradient."),
@@ -151,6 +159,7 @@ def discover(
     out: OutOption,
     target_fidelity: TargetOption = 0.9,
     stability: StabilityOption = 10,
+    pairs: PairsOption = 0,
     method: AnyMethodOption = AnyMethod.auto,
     rank_by: RankByOption = RankBy.mean_abs,
     form: FormOption = Form.clipped,
@@ -183,6 +192,7 @@ def discover(
             "budget": _budget(budget),
             "target_fidelity": target_fidelity,
             "stability": stability,
+            "pairs": pairs,
             "metric": metric and metric.value,
             "baseline": baseline and baseline.value,
             "gradient": gradient.value,

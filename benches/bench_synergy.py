@@ -104,7 +104,13 @@ def duckdb_window(joint: Array, single: Array, upper: tuple[Array, Array]) -> Ca
         qualify row_number() over (partition by i order by abs(w) desc, j) <= {T}
         order by i, j
     """
-    return lambda: connection.execute(query).fetchnumpy()
+
+    def run() -> Csr:
+        found = connection.execute(query).fetchnumpy()
+        counts = np.bincount(found["i"], minlength=len(single))
+        return np.concatenate([[0], np.cumsum(counts)]), found["j"], found["w"]
+
+    return run
 
 
 def python_dict(joint: list[float], single: list[float]) -> dict[int, list[tuple[float, int]]]:

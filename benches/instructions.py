@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RECORD = HERE / "instructions.json"
-WORK = ("greedy-dense", "greedy-sparse", "top-k", "strongest")
+WORK = ("greedy-dense", "greedy-sparse", "top-k", "strongest", "score", "score-signed")
 MORE = 1.03
 
 

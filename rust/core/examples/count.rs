@@ -1,7 +1,15 @@
 //! One piece of work, done so many times: what `benches/instructions.py` counts instructions of.
 //!
-//! `count greedy-dense|greedy-sparse|top-k|strongest TIMES`
+//! `count greedy-dense|greedy-sparse|top-k|strongest|score|score-signed TIMES`
 
+#![allow(clippy::unwrap_used)] // in `common`, which writes the dump
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::{Entry, Store, write_dump};
+use pie_fast_core::dump::Dump;
+use pie_fast_core::score::{RankBy, score};
 use pie_fast_core::select::dense::Dense;
 use pie_fast_core::select::sparse::Csr;
 use pie_fast_core::select::{Bonus, Limits, greedy_select};
@@ -18,6 +26,30 @@ fn noise(n: usize, seed: u64) -> Vec<f64> {
         (mixed >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
     };
     (0..n as u64).map(one).collect()
+}
+
+/// 64 prompts of at most 2,000 entries over 26 layers of 1,024 features; low ids are frequent.
+fn prompts() -> Vec<Vec<Entry>> {
+    let one = |seed| {
+        let mut ids: Vec<u32> =
+            noise(2000, seed).iter().map(|x| (x.abs().powi(3) * 26.0 * 1024.0) as u32).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter().zip(noise(2000, seed + 100)).map(|(id, x)| (id, 0, 1.0, x as f32)).collect()
+    };
+    // Seed 0 begins with -1 itself, whose id would be one too large.
+    (1..=64).map(one).collect()
+}
+
+/// The whole pass over a dump: read, checked, added in the fixed order.
+fn scores_of_dump(rank_by: RankBy, times: usize) -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    write_dump(folder.path(), &prompts(), (26, 1024), &[], Store::F32);
+    let dump = Dump::open(folder.path())?;
+    for _ in 0..times {
+        black_box(score(&dump, rank_by, Some(1), &mut |_, _| Ok(()))?);
+    }
+    Ok(())
 }
 
 fn main() -> Result<()> {
@@ -55,6 +87,8 @@ fn main() -> Result<()> {
                 black_box(top_per_row(pairs, 20, false, Some(1), &cancel)?);
             }
         }
+        "score" => scores_of_dump(RankBy::MeanAbs, times)?,
+        "score-signed" => scores_of_dump(RankBy::Signed, times)?,
         _ => return Err(Error::argument(format!("no work is called {name:?}"))),
     }
     Ok(())

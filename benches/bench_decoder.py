@@ -169,9 +169,11 @@ def bench(run: Suite, case: Case, gates: dict[str, float]) -> None:
         partial(ours_cosines, case),
         {
             "numpy memmap, layer by layer": Peer(
-                partial(numpy_cosines, case), gate=gates["numpy"], goal=3
+                partial(numpy_cosines, case), gate=gates["numpy"], goal=3, **FLOORS["numpy"]
             ),
-            "torch get_slice, f32": Peer(partial(torch_cosines, case), gate=gates["torch"], goal=6),
+            "torch get_slice, f32": Peer(
+                partial(torch_cosines, case), gate=gates["torch"], goal=6, **FLOORS["torch"]
+            ),
         },
         equal=close,
         target="C(ii)",
@@ -186,6 +188,11 @@ def bench(run: Suite, case: Case, gates: dict[str, float]) -> None:
 
 
 #: With avx512_bf16; on AVX2 only the f32 kernel is about as fast as numpy's.
+WHY_LOWER = "floor: 4000 rows of 26 x 2304; the gate holds without avx512_bf16 too"
+FLOORS = {
+    "numpy": {"floor": 1.4, "note": WHY_LOWER},
+    "torch": {"floor": 3.0, "note": WHY_LOWER},
+}
 GATES = {"rows": 0.8, "numpy": 0.8, "torch": 1.5}
 
 

@@ -55,6 +55,7 @@ _PUBLIC = {
     "prune_features": "pie",
     "redundancy": "decoder",
     "top_k": "select",
+    "top_k_per_layer": "select",
     "top_synergies": "synergy_stats",
 }
 

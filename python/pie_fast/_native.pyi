@@ -23,6 +23,7 @@ __all__ = [
     "redundancy",
     "synergy_clusters",
     "top_k",
+    "top_k_per_layer",
     "top_synergies",
     "unpack_synergy",
 ]
@@ -50,6 +51,9 @@ class _Limits(TypedDict):
 
 def top_k(
     scores: _Floats, k: int, mask: NDArray[np.bool_] | None, threads: int | None
+) -> NDArray[np.int64]: ...
+def top_k_per_layer(
+    scores: _Floats, k: int, n_features: int, threads: int | None
 ) -> NDArray[np.int64]: ...
 def check_synergy(synergy: _Synergy) -> None: ...
 def greedy_select(

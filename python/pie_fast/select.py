@@ -84,6 +84,38 @@ def top_k(
     return _backend(backend).top_k(chosen, _count("k", k), allowed, _threads(threads))  # type: ignore[no-any-return]
 
 
+def top_k_per_layer(
+    scores: Scores,
+    k: int,
+    n_layers: int,
+    *,
+    threads: int | None = None,
+    backend: Backend = "native",
+) -> NDArray[np.int64]:
+    """The positions of the k largest scores of each layer, exactly.
+
+    Args:
+        scores: ``[n_layers * n_features]`` float32 or float64, layer after layer.
+        k: How many of each layer, 0 to n_features.
+        n_layers: How many layers.
+        threads: As in :func:`top_k`.
+        backend: ``"native"`` or ``"twin"``.
+
+    Returns:
+        ``[n_layers, k]`` int64 positions in ``scores``, each row as :func:`top_k` orders it.
+
+    Raises:
+        PieFastError: A NaN, k out of range, or scores that are not whole layers.
+        TypeError: Another dtype or number of dimensions.
+    """
+    chosen, count, layers = _array("scores", scores, 1, _FLOATS), _count("k", k), int(n_layers)
+    if layers < 1 or not len(chosen) or len(chosen) % layers:
+        raise PieFastError(f"{len(chosen)} scores are not {layers} layers of equal size")
+    size, cores = len(chosen) // layers, _threads(threads)
+    best = _backend(backend).top_k_per_layer(chosen, count, size, cores)
+    return best.reshape(layers, count)  # type: ignore[no-any-return]
+
+
 def greedy_select(
     scores: Scores,
     synergy: Synergy,

@@ -37,6 +37,19 @@ def top_k(
     return (order if mask is None else order[mask[order]])[:k].astype(np.int64)
 
 
+def top_k_per_layer(
+    scores: NDArray[Any], k: int, n_features: int, threads: int | None
+) -> NDArray[np.int64]:
+    """Ids of the k largest scores of each layer, layer by layer."""
+    if k > n_features:
+        raise BudgetError(f"k {k} exceeds the {n_features} scores of a layer")
+    # Looked at as a whole, so that an error names a global id.
+    top_k(scores, 0, None, threads)
+    layers = scores.reshape(-1, n_features)
+    best = [top_k(layer, k, None, None) + n * n_features for n, layer in enumerate(layers)]
+    return np.concatenate(best)
+
+
 def check_synergy(synergy: Any) -> None:
     """Every number of the matrix: finite, in range, symmetric."""
     if isinstance(synergy, tuple):

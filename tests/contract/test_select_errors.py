@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 
 import pie_fast
-from pie_fast import PieFastError, greedy_select, greedy_select_many, select, top_k
+from pie_fast import (
+    PieFastError,
+    greedy_select,
+    greedy_select_many,
+    select,
+    top_k,
+    top_k_per_layer,
+)
 from pie_fast import _native as native
+from pie_fast.errors import BudgetError
 
 BACKENDS = ["native", "twin"]
 SCORES = np.array([3.0, 1.0, 2.0])
@@ -102,6 +110,13 @@ def test_words_out_of_range(backend: Any) -> None:
         top_k(np.array([1, np.nan]), 1, backend=backend)
     with pytest.raises(PieFastError, match="mask has length 2, must be 3"):
         top_k(SCORES, 1, mask=[True, False], backend=backend)
+    with pytest.raises(PieFastError, match="id 3 is NaN, must be a number"):
+        top_k_per_layer(np.array([1, 2, 3, np.nan]), 1, 2, backend=backend)
+    with pytest.raises(BudgetError, match="k 3 exceeds the 2 scores of a layer"):
+        top_k_per_layer(np.zeros(4), 3, 2, backend=backend)
+    for n_layers in (0, 2, -3):
+        with pytest.raises(PieFastError, match=f"3 scores are not {n_layers} layers"):
+            top_k_per_layer(SCORES, 1, n_layers, backend=backend)
     with pytest.raises(PieFastError, match="given together"):
         greedy_select(SCORES, DENSE, 1, max_per_layer=2, backend=backend)
     with pytest.raises(TypeError):
@@ -278,7 +293,7 @@ def test_threads_change_nothing(threads: int | None) -> None:
 
 
 def test_names_are_public_and_torch_is_not_needed() -> None:
-    for name in ("greedy_select", "greedy_select_many", "top_k", "explain_selection"):
+    for name in ("greedy_select", "greedy_select_many", "top_k", "top_k_per_layer"):
         assert callable(getattr(pie_fast, name))
     assert native.build_profile in ("release", "debug")
     code = "import sys, pie_fast.select; sys.exit('torch' in sys.modules)"

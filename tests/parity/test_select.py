@@ -16,6 +16,7 @@ from pie_fast import (
     greedy_select_many,
     improve_by_swaps,
     top_k,
+    top_k_per_layer,
 )
 
 EDGE = [0.0, -0.0, 1e-45, -1e-45, 0.1, 0.3, 1.0, 1.0 + 2**-23, 1e30, -1e30]
@@ -213,6 +214,28 @@ def test_top_k(few: list[float], times: int, share: float, dtype: Any, masked: b
     if k <= len(scores) and not masked:
         order = sorted(range(len(scores)), key=lambda f: (-scores[f], f))
         assert a.tolist() == order[:k]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(NUMBERS, min_size=1, max_size=60),
+    st.integers(1, 50),
+    st.integers(1, 5),
+    st.floats(0, 1.1),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_top_k_per_layer(
+    few: list[float], times: int, n_layers: int, share: float, dtype: Any
+) -> None:
+    scores = np.tile(np.array(few), times * n_layers).astype(dtype)
+    layers = scores.reshape(n_layers, -1)
+    n_features = layers.shape[1]
+    k = round(share * n_features)
+    a = outcome(lambda: top_k_per_layer(scores, k, n_layers))
+    assert same(a, outcome(lambda: top_k_per_layer(scores, k, n_layers, backend="twin")))
+    if k <= n_features:
+        want = [top_k(layer, k) + at * n_features for at, layer in enumerate(layers)]
+        assert a.shape == (n_layers, k) and a.tolist() == np.stack(want).tolist()
 
 
 @settings(max_examples=200, deadline=None)

@@ -42,10 +42,7 @@ pub fn top_k<S: Vector>(
     if k > scores.len() {
         return Err(Error::Budget(format!("k {k} exceeds the {} scores", scores.len())));
     }
-    if let Some(mask) = filter.mask.filter(|mask| mask.len() != scores.len()) {
-        let (got, want) = (mask.len(), scores.len());
-        return Err(Error::argument(format!("mask has length {got}, must be {want}")));
-    }
+    same_length(scores, filter)?;
     let workers = Workers::new(threads, scores.len() < 2 * PART)?;
     let parts = workers.count().min(scores.len().div_ceil(PART)).max(1);
     let size = scores.len().div_ceil(parts).next_multiple_of(BLOCK);
@@ -63,10 +60,10 @@ pub fn top_k<S: Vector>(
 /// The k best of every layer, as global positions; layer `l` is `scores[l * n_features ..]`.
 ///
 /// # Shapes
-/// `scores` `[n_layers * n_features]`; one result per layer.
+/// `scores` `[n_layers * n_features]`; one result per layer, as [`top_k`]'s.
 ///
 /// # Errors
-/// As [`top_k`], and scores that are not whole layers.
+/// k over `n_features`, scores that are not whole layers; otherwise as [`top_k`].
 pub fn top_k_per_layer<S: Vector>(
     scores: &[S],
     k: usize,
@@ -79,15 +76,26 @@ pub fn top_k_per_layer<S: Vector>(
         let n = scores.len();
         return Err(Error::argument(format!("{n} scores are not layers of {n_features}")));
     }
+    if k > n_features {
+        return Err(Error::Budget(format!("k {k} exceeds the {n_features} scores of a layer")));
+    }
+    same_length(scores, filter)?;
     let workers = Workers::new(threads, scores.len() < 2 * PART)?;
     workers.map(scores.len() / n_features, |layer| {
         let range = layer * n_features..(layer + 1) * n_features;
-        let mask = filter.mask.map(|mask| &mask[range.clone()]);
-        let filter = Filter { mask, ..filter };
-        let mut best = top_k(&scores[range.clone()], k, filter, Some(1), cancel)?;
-        best.iter_mut().for_each(|one| one.id += range.start as u64);
+        let mut best = scan(scores, range, k, filter, cancel)?;
+        best.sort_unstable();
         Ok(best)
     })
+}
+
+fn same_length<S>(scores: &[S], filter: Filter<'_>) -> Result<()> {
+    match filter.mask.map(<[bool]>::len) {
+        Some(got) if got != scores.len() => {
+            Err(Error::argument(format!("mask has length {got}, must be {}", scores.len())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Cut to the k best, in no order.
@@ -187,5 +195,42 @@ mod tests {
                 assert_eq!(error, Err(format!("score of id {at} is NaN, must be a number")));
             }
         }
+    }
+
+    #[test]
+    fn layers_are_ranked_apart_and_named_by_global_ids() -> Result<()> {
+        let none = Filter::default();
+        for (n_layers, n_features) in [(1, 1), (3, 31), (4, 33), (3, 4000)] {
+            let scores: Vec<f64> =
+                (0..n_layers * n_features).map(|f| ((f * 7919) % 101) as f64).collect();
+            for k in [0, 1, n_features - 1, n_features] {
+                for threads in [1, 3] {
+                    let got = top_k_per_layer(
+                        &scores,
+                        k,
+                        n_features,
+                        none,
+                        Some(threads),
+                        &Cancel::new(),
+                    );
+                    let got: Vec<u64> = got?.concat().iter().map(|s| s.id).collect();
+                    let mut want = Vec::new();
+                    for (layer, scores) in scores.chunks(n_features).enumerate() {
+                        let best = crate::naive::top_k(scores, k)?;
+                        want.extend(best.iter().map(|f| (layer * n_features + f) as u64));
+                    }
+                    assert_eq!(got, want);
+                }
+            }
+        }
+        let failed = |scores: &[f64], k, n| {
+            let done = top_k_per_layer(scores, k, n, none, None, &Cancel::new());
+            done.map_err(|e| e.to_string()).err().unwrap_or_default()
+        };
+        assert_eq!(failed(&[1.0, 2.0], 2, 1), "k 2 exceeds the 1 scores of a layer");
+        assert_eq!(failed(&[1.0, 2.0, 3.0], 1, 2), "3 scores are not layers of 2");
+        let nan = failed(&[1.0, 2.0, 3.0, f64::NAN], 1, 2);
+        assert_eq!(nan, "score of id 3 is NaN, must be a number");
+        Ok(())
     }
 }

@@ -3,7 +3,9 @@
 
 use pie_fast_core::select::dense::Dense;
 use pie_fast_core::select::sparse::Csr;
-use pie_fast_core::select::{Bonus, Limits, Synergy, explain, greedy_select, select_many};
+use pie_fast_core::select::{
+    Bonus, Limits, Synergy, explain, greedy_select, improve_by_swaps, select_many,
+};
 use pie_fast_core::simd::Kernel;
 use pie_fast_core::topk::{Filter, top_k};
 use pie_fast_core::{Cancel, naive};
@@ -20,9 +22,15 @@ fn number() -> impl Strategy<Value = f32> {
     ]
 }
 
-/// Scores, a density and the upper triangle of a matrix, and k.
 fn problem() -> impl Strategy<Value = (Vec<f32>, Vec<Vec<f32>>, usize)> {
-    (1_usize..90, 0.0_f64..1.0).prop_flat_map(|(m, density)| {
+    problem_of(1..90)
+}
+
+/// Scores, a density and the upper triangle of a matrix, and k.
+fn problem_of(
+    sizes: std::ops::Range<usize>,
+) -> impl Strategy<Value = (Vec<f32>, Vec<Vec<f32>>, usize)> {
+    (sizes, 0.0_f64..1.0).prop_flat_map(|(m, density)| {
         let entry = prop_oneof![
             1 => Just(None),
             3 => (number(), 0.0_f64..1.0).prop_map(move |(x, u)| (u < density).then_some(x)),
@@ -136,6 +144,53 @@ proptest! {
         let forced = Limits { include: &a.ids, ..Limits::default() };
         let again = greedy_select(&scores, &sparse, k, Bonus::Mean, forced, &cancel).unwrap();
         prop_assert_eq!(a, again);
+    }
+
+    #[test]
+    fn swaps_after_greedy_are_the_rule(
+        (scores, w, k) in problem_of(0..25),
+        sum in any::<bool>(),
+        clipped in any::<bool>(),
+        max_swaps in prop_oneof![0_usize..3, Just(1000)],
+        layer_of in prop::collection::vec(0_i64..4, 25),
+        out in prop::collection::vec(prop::bool::weighted(0.1), 25),
+        limit in 1_usize..20,
+        keep in 0_usize..3,
+    ) {
+        let (m, cancel) = (scores.len(), Cancel::new());
+        let bonus = if sum { Bonus::Sum } else { Bonus::Mean };
+        let flat: Vec<f32> = w.concat().iter().map(|&x| if clipped { x.max(0.0) } else { x }).collect();
+        let w: Vec<Vec<f32>> = (0..m).map(|f| flat[f * m..][..m].to_vec()).collect();
+        let (wide, synergy) = (widen(&scores), |f: usize, s: usize| f64::from(w[f][s]));
+        let dense = Dense::new(&flat, m).unwrap();
+        let (indptr, indices, values) = csr(&w);
+        let sparse = Csr::new(&indptr, &indices, &values).unwrap();
+        let exclude: Vec<i64> = (0..m).filter(|&f| out[f]).map(|f| f as i64).collect();
+        let layers = &layer_of[..m];
+
+        for limited in [false, true] {
+            let per_layer = limited.then_some((layers, limit));
+            let exclude = if limited { &exclude[..] } else { &[] };
+            let limits = Limits { exclude, per_layer, include: &[] };
+            let Ok(start) = greedy_select(&scores, &dense, k, bonus, limits, &cancel) else {
+                prop_assert!(limited);
+                continue;
+            };
+            let include = if limited { &start.ids[..keep.min(k)] } else { &[] };
+            let limits = Limits { include, ..limits };
+            let allowed = |chosen: &[usize], g: usize, f: usize| {
+                let others = chosen.iter().filter(|&&s| s != g && layers[s] == layers[f]).count();
+                !limited || (others < limit && !out[f] && !include.contains(&(g as i64)))
+            };
+            let want =
+                naive::improve_by_swaps(&wide, synergy, &start.ids, bonus, allowed, max_swaps);
+            prop_assert!(want.objective.0 <= want.objective.1);
+            let ids = &start.ids;
+            let got = improve_by_swaps(&scores, &dense, ids, bonus, limits, max_swaps, &cancel);
+            prop_assert_eq!(&got.unwrap(), &want);
+            let got = improve_by_swaps(&wide, &sparse, ids, bonus, limits, max_swaps, &cancel);
+            prop_assert_eq!(&got.unwrap(), &want);
+        }
     }
 
     #[test]

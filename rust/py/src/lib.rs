@@ -24,7 +24,7 @@ mod _native {
     #[pymodule_export]
     use super::select::{
         check_synergy, explain_selection, greedy_select, greedy_select_many, improve_by_swaps,
-        top_k,
+        top_k, top_k_per_layer,
     };
     #[pymodule_export]
     use super::synergy::{load_synergy, synergy_clusters, top_synergies, unpack_synergy};

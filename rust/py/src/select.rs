@@ -232,3 +232,36 @@ fn best_of<S: Vector>(
     }
     detached(py, || topk::top_k(scores, k, filter, threads, &Cancel::new()))
 }
+
+/// The ids of the k largest scores of each layer, layer by layer.
+#[pyfunction]
+pub fn top_k_per_layer<'py>(
+    py: Python<'py>,
+    scores: &Bound<'py, PyAny>,
+    k: usize,
+    n_features: usize,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let scores = Either::<f64, f32, Ix1>::extract("scores", "float64 or float32", scores)?;
+    let best = match &scores {
+        Either::A(scores) => best_of_each(py, slice("scores", scores)?, k, n_features, threads)?,
+        Either::B(scores) => best_of_each(py, slice("scores", scores)?, k, n_features, threads)?,
+    };
+    Ok(PyArray1::from_iter(py, best.iter().flatten().map(|one| one.id as i64)))
+}
+
+fn best_of_each<S: Vector>(
+    py: Python<'_>,
+    scores: &[S],
+    k: usize,
+    n_features: usize,
+    threads: Option<usize>,
+) -> PyResult<Vec<Vec<pie_fast_core::Scored>>> {
+    let run = |cancel: &Cancel| {
+        topk::top_k_per_layer(scores, k, n_features, Filter::default(), threads, cancel)
+    };
+    if scores.len() > LONG {
+        return interruptible(py, true, run);
+    }
+    detached(py, || run(&Cancel::new()))
+}

@@ -1,0 +1,77 @@
+//! The strongest synergies of every row against their naive version.
+#![allow(clippy::unwrap_used)]
+
+use pie_fast_core::synergy::{CsrArrays, Importances, top_per_row};
+use pie_fast_core::{Cancel, naive};
+use proptest::prelude::*;
+
+/// Few values, so that magnitudes tie, with signs, zeros and the smallest numbers.
+fn number() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        4 => (-4_i8..=4).prop_map(|x| f32::from(x) * 0.5),
+        2 => -2.0_f32..2.0,
+        1 => prop::sample::select(vec![0.0, -0.0, 1e-45, -1e-45, f32::MIN_POSITIVE, 1e30, -1e30]),
+    ]
+}
+
+/// Packed joint importances and single ones.
+fn pairs() -> impl Strategy<Value = (Vec<f32>, Vec<f64>)> {
+    let n = prop_oneof![8 => 0_usize..40, 1 => 40_usize..150];
+    let single = prop_oneof![Just(0.0), number().prop_map(f64::from)];
+    n.prop_flat_map(move |n| {
+        let n_pairs = n * n.saturating_sub(1) / 2;
+        (prop::collection::vec(number(), n_pairs), prop::collection::vec(single.clone(), n))
+    })
+}
+
+fn check(joint: &[f32], single: &[f64], t: usize) -> Result<(), TestCaseError> {
+    let wide: Vec<f64> = joint.iter().map(|&x| f64::from(x)).collect();
+    for (clipped, symmetric) in [(false, false), (false, true), (true, false), (true, true)] {
+        let want = parts(naive::top_per_row(&wide, single, t, clipped, symmetric));
+        let cancel = Cancel::new();
+        for threads in [1, 3] {
+            let narrow = Importances { joint, single, clipped };
+            let got = top_per_row(narrow, t, symmetric, Some(threads), &cancel).unwrap();
+            prop_assert_eq!(&parts(got), &want);
+            let wide = Importances { joint: &wide[..], single, clipped };
+            let got = top_per_row(wide, t, symmetric, Some(threads), &cancel).unwrap();
+            prop_assert_eq!(&parts(got), &want);
+        }
+    }
+    Ok(())
+}
+
+fn parts(csr: CsrArrays) -> (Vec<i64>, Vec<i32>, Vec<u32>) {
+    let bits = csr.values.iter().map(|w| w.to_bits()).collect();
+    (csr.indptr, csr.indices, bits)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1200))]
+
+    #[test]
+    fn the_strongest_of_each_row_are_a_sort((joint, single) in pairs(), some in 0_usize..40) {
+        let n = single.len();
+        // None, one, all but one of the others, all of them, more than there are.
+        let edges = [0, 1, n.saturating_sub(2), n.saturating_sub(1), n, n + 1];
+        let t = edges.get(some).copied().unwrap_or_else(|| some - edges.len());
+        check(&joint, &single, t)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// From 512 candidates on rows are sampled for thresholds and threads share the panels.
+    #[test]
+    fn sampled_rows_are_a_sort_too(
+        n in 510_usize..600,
+        few in prop::collection::vec(number(), 1..400),
+        step in 1_usize..1000,
+        t in prop_oneof![0_usize..4, 4_usize..80],
+    ) {
+        let joint: Vec<f32> = (0..n * (n - 1) / 2).map(|p| few[p * step % few.len()]).collect();
+        let single: Vec<f64> = (0..n).map(|i| f64::from(few[i * 7 % few.len()]) / 4.0).collect();
+        check(&joint, &single, t)?;
+    }
+}

@@ -17,7 +17,7 @@ def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
     result = outcome.json
     assert outcome.stderr == ""
     assert [set(row) for row in result["features"]] == [
-        {"layer", "index", "score", "rank"}
+        {"layer", "index", "score", "rank", "stability"}
     ] * BUDGET
     assert [row["rank"] for row in result["features"]] == list(range(BUDGET))
     named = [(row["layer"], row["index"]) for row in result["features"]]

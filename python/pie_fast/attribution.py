@@ -21,7 +21,7 @@ from pie_fast.behaviors import Prompt
 from pie_fast.clt import Columns
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
-from pie_fast.model import Pool, Replacer, Run, Setup, Switches, batches
+from pie_fast.model import Pool, Replacer, Run, Setup, Switches
 
 GRADIENTS = ("full", "frozen")
 
@@ -155,10 +155,7 @@ class Patcher:
         self.model, self.pool, self.metric = model, pool, metric
         self.n_prompts, self.noising = len(prompts), direction == "noising"
         self.rest = "free" if self.noising else "baseline"
-        self.setups = [
-            (first, model.prepare(batch, switches, mean_of or prompts))
-            for first, batch in batches(prompts, batch_size, model.device)
-        ]
+        self.setups = model.prepare_all(prompts, switches, mean_of or (), batch_size=batch_size)
 
     def gates(self, sets: Sequence[Sequence[int]]) -> Tensor:
         """The members of each set moved, every other feature of the pool left: `[n_sets, M]`."""

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import BehaviorError, BudgetError, PieFastError
+from pie_fast.evaluate import fidelity
 from pie_fast.metrics import kl_divergence
-from pie_fast.model import Replacer, Switches, batches
+from pie_fast.model import Replacer, Switches
 
 N_BOOTSTRAP = 2000
 
@@ -122,8 +123,8 @@ def choose_budget(
 
     def reaches(k: int) -> bool:
         kl = judged(order(k))
-        lower = 1.0 - min(float(np.quantile(kl[draws].mean(1), confidence)), 1.0)
-        points[k] = BudgetPoint(k, 1.0 - min(float(kl.mean()), 1.0), lower)
+        lower = fidelity(float(np.quantile(kl[draws].mean(1), confidence)))
+        points[k] = BudgetPoint(k, fidelity(float(kl.mean())), lower)
         if progress is not None:
             progress(len(points), 2 * int(largest).bit_length())
         return lower >= target_fidelity
@@ -160,10 +161,8 @@ def _judge(
     batch_size: int,
 ) -> Callable[[Sequence[int] | NDArray[np.integer]], NDArray[np.float64]]:
     """A function from a circuit to its KL on each prompt; the model itself runs once."""
-    setups = [
-        model.prepare(batch, switches, mean_of or prompts)
-        for _, batch in batches(prompts, batch_size, model.device)
-    ]
+    prepared = model.prepare_all(prompts, switches, mean_of, batch_size=batch_size)
+    setups = [setup for _, setup in prepared]
 
     def divergences(features: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float64]:
         pool = model.make_pool(features)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from pie_fast.attribution import gate_effects, pool_effects, run_metric, sets_per_pass
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import BehaviorError, BudgetError, PieFastError
-from pie_fast.model import Pool, Replacer, Setup, Switches, batches
+from pie_fast.model import Pool, Replacer, Setup, Switches
 from pie_fast.select import top_k
 
 #: called with the number of features selected and the number wanted
@@ -111,15 +112,15 @@ def conditional_gradient(
     inside = _positions(pool, start)
     _check(len(pool) - len(inside), k, batch, pairs, len(prompts))
     each = _weights(weights, len(prompts), model.device)
-    setups = [
-        (model.prepare(part, switches or Switches(), mean_of or prompts), each[first:][: len(part)])
-        for first, part in batches(prompts, batch_size, model.device)
-    ]
+    prepared = model.prepare_all(
+        prompts, switches or Switches(), mean_of or (), batch_size=batch_size
+    )
+    setups = [(setup, each[first:][: len(setup.batch)]) for first, setup in prepared]
     state = _Growth(model, setups, pool, metric, inside)
     ranked = state.at_full_model() if pairs else None
     while len(state.chosen) < k:
         marginal = state.marginals()
-        out = np.setdiff1d(np.arange(len(pool)), [*inside, *state.chosen])
+        out = state.outside()
         best = out[top_k(marginal[out], min(batch, k - len(state.chosen)))]
         pair = None
         if ranked is not None and k - len(state.chosen) > 1:
@@ -197,34 +198,20 @@ class _Growth:
         self._pairs: list[tuple[int, int]] = []
         self._passes = self._runs = 0
 
+    def outside(self) -> NDArray[np.int64]:
+        """Candidates that are not in the circuit, ascending."""
+        return (self.gates[0] == 0).nonzero().squeeze(-1).cpu().numpy()
+
     def marginals(self) -> NDArray[np.float64]:
         """d metric / d gate of each candidate at the circuit, mean over prompts: `[len(pool)]`."""
-        self._passes += 1
-        total = np.zeros(len(self.pool))
-        for setup, weights in self.setups:
-            found = gate_effects(
-                self.model,
-                setup,
-                self.metric,
-                pool=self.pool,
-                gates=self.gates,
-                rest="baseline",
-            )
-            effects = pool_effects(found, setup, self.pool)[0]
-            total += (effects.double() * weights[:, None]).sum(0).cpu().numpy()
-        return total / self.weight
+        at_circuit = {"pool": self.pool, "gates": self.gates, "rest": "baseline"}
+        return self._mean(lambda effects: effects, self.metric, **at_circuit)
 
     def at_full_model(self) -> NDArray[np.float64]:
         """Mean |first-order effect| of each candidate at the full model: `[len(pool)]`."""
         # The KL is flat there; the answer's log probability is what it is about, and needs no foil.
         metric = "logprob" if self.metric == "kl" else self.metric
-        self._passes += 1
-        total = np.zeros(len(self.pool))
-        for setup, weights in self.setups:
-            found = gate_effects(self.model, setup, metric)
-            effects = pool_effects(found, setup, self.pool)[0].abs()
-            total += (effects.double() * weights[:, None]).sum(0).cpu().numpy()
-        return total / self.weight
+        return self._mean(torch.abs, metric)
 
     def best_pair(
         self, shortlist: NDArray[np.int64], single: int
@@ -262,6 +249,18 @@ class _Growth:
         pairs = tuple((int(ids[i]), int(ids[j])) for i, j in self._pairs)
         scores = np.asarray(self._scores, dtype=np.float64)
         return Grown(ids[self.chosen], scores, self._passes, self._runs, pairs)
+
+    def _mean(
+        self, of: Callable[[torch.Tensor], torch.Tensor], metric: str, **state: Any
+    ) -> NDArray[np.float64]:
+        """Mean over prompts of a function of first-order effects at a state: `[len(pool)]`."""
+        self._passes += 1
+        total = np.zeros(len(self.pool))
+        for setup, weights in self.setups:
+            found = gate_effects(self.model, setup, metric, **state)
+            effects = of(pool_effects(found, setup, self.pool)[0]).double()
+            total += (effects * weights[:, None]).sum(0).cpu().numpy()
+        return total / self.weight
 
     def _values(self, sets: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
         """The metric with each set added to the circuit, mean over prompts: `[len(sets)]`."""

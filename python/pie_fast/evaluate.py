@@ -189,9 +189,9 @@ def summarize(
     }
 
 
-def fidelity(kl: NDArray[np.float64]) -> float:
+def fidelity(mean_kl: float) -> float:
     """`1 - min(mean KL, 1)`."""
-    return 1.0 - min(float(kl.mean()), 1.0)
+    return 1.0 - min(mean_kl, 1.0)
 
 
 def fidelity_curve(
@@ -234,7 +234,7 @@ def fidelity_curve(
         curves[name].append(
             {
                 "budget": k,
-                "fidelity": fidelity(measured.kl),
+                "fidelity": fidelity(float(measured.kl.mean())),
                 "mean_kl": float(measured.kl.mean()),
                 "faithfulness": float(gained / whole) if whole else None,
             }
@@ -247,7 +247,7 @@ def _figures(means: NDArray[np.float64]) -> dict[str, float | None]:
     whole = of_model - of_empty
     ratio = (lambda m: (m - of_empty) / whole) if whole else (lambda _: None)
     return {
-        "behavioral_fidelity": 1.0 - min(kl, 1.0),
+        "behavioral_fidelity": fidelity(kl),
         "mean_kl": kl,
         "mean_kl_reverse": reverse,
         "top1_agreement": top1,

@@ -81,13 +81,15 @@ class ResampledScores:
         if entries.attribution is None:
             raise PieFastError(f"{dump.path} holds no attributions, so its scores are unknown")
         prompt = np.repeat(np.arange(dump.n_prompts), np.diff(entries.prompt_ptr))
-        # One value per prompt and feature: the sum over positions, as scores are defined.
-        key, cell = np.unique(
-            prompt * np.int64(2**32) + entries.feature.astype(np.int64), return_inverse=True
+        # One value per prompt and feature: the sum over positions, as scores are defined. A dump's
+        # entries are in this order already, which its reader checks.
+        key = prompt * np.int64(2**32) + entries.feature.astype(np.int64)
+        begins = np.diff(key, prepend=-1) != 0
+        effects = np.bincount(np.cumsum(begins) - 1, entries.attribution, begins.sum())
+        self._prompt = prompt[begins]
+        self.ids, self._column = np.unique(
+            entries.feature[begins].astype(np.int64), return_inverse=True
         )
-        effects = np.bincount(cell, entries.attribution, len(key))
-        self._prompt, feature = np.divmod(key, 2**32)
-        self.ids, self._column = np.unique(feature, return_inverse=True)
         self._effects = np.abs(effects) if rank_by == "mean_abs" else effects
         self._absolute = rank_by == "abs"
 

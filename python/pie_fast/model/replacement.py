@@ -26,7 +26,7 @@ from pie_fast.behaviors import Prompt
 from pie_fast.clt import Clt, Columns
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
 from pie_fast.model.assembly import Assembly
-from pie_fast.model.batch import Batch, make_batch
+from pie_fast.model.batch import Batch, batches, make_batch
 from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
 from pie_fast.model.settings import Switches
@@ -102,6 +102,24 @@ class Replacer:
             frozen,
             self.ignored(batch),
         )
+
+    def prepare_all(
+        self,
+        prompts: Sequence[Prompt],
+        switches: Switches,
+        mean_of: Sequence[Prompt] = (),
+        *,
+        batch_size: int = 32,
+    ) -> list[tuple[int, Setup]]:
+        """`prepare` on all of them in batches, each with the number of its first prompt.
+
+        Args:
+            mean_of: As in `prepare`; `prompts` when empty.
+        """
+        return [
+            (first, self.prepare(batch, switches, mean_of or prompts))
+            for first, batch in batches(prompts, batch_size, self.device)
+        ]
 
     def run(
         self,

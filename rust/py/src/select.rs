@@ -1,7 +1,7 @@
 //! Top-k and greedy selection over borrowed numpy arrays.
 
 use crate::arrays::{Either, slice};
-use crate::enter::{detached, interruptible};
+use crate::enter::interruptible;
 use crate::errors::to_python;
 use crate::matrix::{LONG, Matrix, Visit, over, with_scores};
 use numpy::{Ix1, Ix2, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
@@ -226,11 +226,8 @@ fn best_of<S: Vector>(
     filter: Filter<'_>,
     threads: Option<usize>,
 ) -> PyResult<Vec<pie_fast_core::Scored>> {
-    // Even 10^8 scores are read within a tenth of a second.
-    if scores.len() > LONG {
-        return interruptible(py, true, |cancel| topk::top_k(scores, k, filter, threads, cancel));
-    }
-    detached(py, || topk::top_k(scores, k, filter, threads, &Cancel::new()))
+    let long = scores.len() > LONG;
+    interruptible(py, long, |cancel| topk::top_k(scores, k, filter, threads, cancel))
 }
 
 /// The ids of the k largest scores of each layer, layer by layer.
@@ -257,11 +254,7 @@ fn best_of_each<S: Vector>(
     n_features: usize,
     threads: Option<usize>,
 ) -> PyResult<Vec<Vec<pie_fast_core::Scored>>> {
-    let run = |cancel: &Cancel| {
+    interruptible(py, scores.len() > LONG, |cancel| {
         topk::top_k_per_layer(scores, k, n_features, Filter::default(), threads, cancel)
-    };
-    if scores.len() > LONG {
-        return interruptible(py, true, run);
-    }
-    detached(py, || run(&Cancel::new()))
+    })
 }

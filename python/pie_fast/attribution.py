@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pie_fast.behaviors import Prompt
 from pie_fast.clt import Columns
+from pie_fast.cost import Cost
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
 from pie_fast.model import Pool, Replacer, Run, Setup, Switches
@@ -98,6 +99,7 @@ def gate_effects(
     run = model.run(setup, pool, gates, rest=rest, gradient=gradient)
     values = run_metric(setup, run, metric)
     terms = [columns.values for columns in run.terms]
+    model.spent += Cost(backward=values.numel())
     grads = torch.autograd.grad(values.sum(), terms, allow_unused=True, materialize_grads=True)
     effects = tuple(g * delta for g, delta in zip(grads, run.deltas, strict=True))
     activations = tuple(Columns(c.ids, c.values.detach()) for c in run.terms)

@@ -75,6 +75,7 @@ class Ranked:
         scores: `[k]` float64, what ranked them: the FAP score (by `rank_by`) where it did.
         selector: The selector that ran.
         settings: Every choice behind it.
+        cost: Forward and backward passes over all prompts, where the model was at hand.
     """
 
     ids: NDArray[np.int64]
@@ -82,6 +83,7 @@ class Ranked:
     selector: str
     n_features: int
     settings: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] | None = None
 
     def first(self, k: int) -> Ranked:
         """The first k of them."""

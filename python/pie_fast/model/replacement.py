@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pie_fast.behaviors import Prompt
 from pie_fast.clt import Clt, Columns
+from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
 from pie_fast.model.assembly import Assembly
 from pie_fast.model.batch import Batch, batches, make_batch
@@ -41,12 +42,14 @@ class Replacer:
         clt: The transcoder.
         ignore_positions: That many first positions of a prompt keep the model's own MLP output,
             and have no features. None: 1 for prompts that start with the BOS, else 0.
+        spent: Prompts that have run so far, forward and backward.
     """
 
     def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | None = None) -> None:
         self.host = host
         self.clt = clt
         self.ignore_positions = ignore_positions
+        self.spent = Cost()
         self._means: dict[tuple[tuple[int, ...], ...], tuple[Columns, ...]] = {}
         _check_fit(host, clt)
 
@@ -152,6 +155,7 @@ class Replacer:
             hooks.append((f"blocks.{layer}.{self.clt.read_hook}", assembly.reader(layer)))
             hooks.append((f"blocks.{layer}.{self.clt.write_hook}", assembly.writer(layer)))
         hooks += self._attention_hooks(setup, n_sets, gradient)
+        self.spent += Cost(forward=len(tokens))
         with torch.set_grad_enabled(gradient is not None):
             logits = self.host.run(tokens, at, hooks, skip_mlps=True)
         return Run(
@@ -217,6 +221,7 @@ class Replacer:
             hooks.append((f"blocks.{layer}.attn.hook_pattern", patterns.append))
             hooks.append((f"blocks.{layer}.{self.clt.read_hook}", reads.append))
             hooks.append((f"blocks.{layer}.{self.clt.write_hook}", writes.append))
+        self.spent += Cost(forward=len(tokens))
         logits = self.host.run(tokens, batch.answer_position, hooks)
         _check_finite(batch, reads, writes, logits)
         return reads, writes, patterns, logits

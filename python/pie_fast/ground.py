@@ -1,0 +1,213 @@
+"""What selectors stand on: prepared prompts, their candidates, and the questions that can be asked.
+
+    effects      first-order effect of every candidate at the model itself, one pass
+    marginals    the same at a circuit
+    values       the metric of given circuits, exactly
+
+Candidates are all features that differ from their baseline on a prompt; selectors speak of them by
+position, `0 .. len(ground.pool)`, in ascending global id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pie_fast.attribution import gate_effects, pool_effects, run_metric, sets_per_pass
+from pie_fast.behaviors import Prompt
+from pie_fast.errors import BehaviorError, PieFastError
+from pie_fast.model import Pool, Replacer, Setup, Switches
+
+#: called with what is done and what there is to do, in the selector's own unit
+Progress = Callable[[int, int], None]
+
+
+class Ground:
+    """The prompts of a selection, prepared once.
+
+    Args:
+        model: The replacement model.
+        prompts: That the selection is made on.
+        metric: The behaviour's, for effects at the model itself; see `pie_fast.metrics`.
+        switches: Baseline and the rest; the default `Switches` when None.
+        candidates: Global ids; every active feature when None.
+        batch_size: Prompts a batch.
+        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when empty.
+        weights: `[n_prompts]`, how much each prompt counts; 1 each when None.
+        seed: Of whatever is random.
+
+    Raises:
+        BehaviorError: There are no prompts.
+        PieFastError: There is not one weight of at least 0 a prompt.
+    """
+
+    def __init__(
+        self,
+        model: Replacer,
+        prompts: Sequence[Prompt],
+        metric: str,
+        switches: Switches | None = None,
+        *,
+        candidates: ArrayLike | None = None,
+        batch_size: int = 32,
+        mean_of: Sequence[Prompt] = (),
+        weights: NDArray[np.float64] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not prompts:
+            raise BehaviorError("there are 0 prompts; at least 1 is needed")
+        self.model, self.prompts, self.metric, self.seed = model, prompts, metric, seed
+        self.switches, self.mean_of = switches or Switches(), mean_of or prompts
+        self.batch_size = batch_size
+        self.setups: Sequence[tuple[int, Setup]] = model.prepare_all(
+            prompts, self.switches, self.mean_of, batch_size=batch_size
+        )
+        self.weights = _weights(weights, len(prompts))
+        if candidates is not None:
+            self.pool = self._as_pool(candidates)
+        self._effects: dict[str, NDArray[np.float64]] = {}
+
+    def afresh(self, *, seed: int | None = None, weights: ArrayLike | None = None) -> Ground:
+        """The same prepared prompts with nothing asked yet, so that costs can be compared."""
+        new = object.__new__(Ground)
+        vars(new).update(vars(self))
+        new._effects = {}
+        if seed is not None:
+            new.seed = seed
+        if weights is not None:
+            new.weights = _weights(np.asarray(weights, dtype=np.float64), len(self.prompts))
+        return new
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The candidates."""
+        return self._as_pool(self._active())
+
+    def __len__(self) -> int:
+        """The number of candidates."""
+        return len(self.pool)
+
+    def positions(self, ids: ArrayLike, what: str = "start") -> NDArray[np.int64]:
+        """Where features stand among the candidates, in their order.
+
+        Raises:
+            PieFastError: One of them is no candidate.
+        """
+        wanted = np.asarray(ids, dtype=np.int64)
+        strange = np.setdiff1d(wanted, self.pool.global_ids)
+        if len(strange):
+            raise PieFastError(f"{what} holds feature {strange[0]}, which is not a candidate")
+        return np.searchsorted(self.pool.global_ids, wanted)
+
+    def gates(self, *sets: Sequence[int] | NDArray[np.integer]) -> Tensor:
+        """1 for the members of each set, 0 for all others: `[n_sets, n]`."""
+        gates = torch.zeros(len(sets), len(self.pool), device=self.model.device)
+        for row, members in zip(gates, sets, strict=True):
+            row[torch.as_tensor(np.asarray(members, dtype=np.int64), device=row.device)] = 1.0
+        return gates
+
+    def mean(self, per_prompt: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The weighted mean over prompts, the last axis."""
+        weighted: NDArray[np.float64] = per_prompt @ self.weights / self.weights.sum()
+        return weighted
+
+    def magnitudes(self) -> NDArray[np.float64]:
+        """Mean over prompts of the sum over positions of \\|activation\\|: `[n]`; no model call."""
+        parts = []
+        for _, setup in self.setups:
+            counted = setup.counted[..., None]
+            each = [
+                (clean.at(ids).abs() * counted).sum(1)
+                for clean, ids in zip(setup.clean, self.pool.by_layer, strict=True)
+            ]
+            parts.append(torch.cat(each, 1).double().cpu().numpy())
+        return self.mean(np.concatenate(parts).T)
+
+    def effects(self, gradient: str = "full") -> NDArray[np.float64]:
+        """First-order effect on the metric at the model itself: `[n, n_prompts]`.
+
+        One forward and one backward pass; asked for again, none.
+        """
+        if gradient not in self._effects:
+            self._effects[gradient] = self._gradients(self._slope_metric, gradient=gradient)
+        return self._effects[gradient]
+
+    def marginals(
+        self, gates: Tensor, metric: str = "kl", *, gradient: str = "full"
+    ) -> NDArray[np.float64]:
+        """d metric / d gate at a circuit of `gates` `[1, n]`: `[n, n_prompts]`; one pass."""
+        at_circuit = {"pool": self.pool, "gates": gates, "rest": "baseline"}
+        return self._gradients(metric, gradient=gradient, **at_circuit)
+
+    def values(
+        self,
+        gates: Tensor,
+        metric: str = "kl",
+        *,
+        rest: str = "baseline",
+        progress: Progress | None = None,
+    ) -> NDArray[np.float64]:
+        """The metric of each row of gates `[n_sets, n]`, exactly: `[n_sets, n_prompts]`.
+
+        One forward pass a row.
+        """
+        out = np.zeros((len(gates), len(self.prompts)))
+        done, total = 0, len(gates) * len(self.setups)
+        with torch.no_grad():
+            for first, setup in self.setups:
+                per_pass = sets_per_pass(setup)
+                for at in range(0, len(gates), per_pass):
+                    part = gates[at : at + per_pass]
+                    run = self.model.run(setup, self.pool, part, rest=rest)
+                    found = run_metric(setup, run, metric).double().cpu().numpy()
+                    out[at : at + len(part), first : first + len(setup.batch)] = found
+                    done += len(part)
+                    if progress is not None:
+                        progress(done, total)
+        return out
+
+    @property
+    def _slope_metric(self) -> str:
+        # The KL is flat at the model itself; the answer's log probability is what it is about, and
+        # needs no foil.
+        return "logprob" if self.metric == "kl" else self.metric
+
+    def _gradients(self, metric: str, **state: object) -> NDArray[np.float64]:
+        parts = []
+        for _, setup in self.setups:
+            found = gate_effects(self.model, setup, metric, **state)  # type: ignore[arg-type]
+            parts.append(pool_effects(found, setup, self.pool)[0].double().cpu().numpy())
+        return np.concatenate(parts).T
+
+    def _as_pool(self, ids: ArrayLike) -> Pool:
+        return self.model.make_pool(np.unique(np.asarray(ids, dtype=np.int64)).tolist())
+
+    def _active(self) -> NDArray[np.int64]:
+        """Global ids of features that differ from their baseline on a counted position."""
+        n_layers, n_features = self.model.clt.n_layers, self.model.clt.n_features
+        seen = np.zeros(n_layers * n_features, dtype=bool)
+        for _, setup in self.setups:
+            for layer, (clean, base) in enumerate(zip(setup.clean, setup.baseline, strict=True)):
+                ids = torch.unique(torch.cat([clean.ids, base.ids]))
+                moved = (clean.at(ids) != base.at(ids)) & setup.counted[..., None]
+                found = ids[moved.flatten(0, 1).any(0)]
+                seen[layer * n_features + found.cpu().numpy()] = True
+        return np.flatnonzero(seen)
+
+
+def _weights(weights: NDArray[np.float64] | None, n_prompts: int) -> NDArray[np.float64]:
+    """How much each prompt counts: `[n_prompts]`."""
+    if weights is None:
+        return np.ones(n_prompts)
+    each = np.asarray(weights, dtype=np.float64)
+    if each.shape != (n_prompts,) or not (each >= 0).all() or not 0 < each.sum() < np.inf:
+        raise PieFastError(
+            f"weights of shape {tuple(each.shape)} must be one finite number of at least 0 for "
+            f"each of {n_prompts} prompts, not all 0"
+        )
+    return each

@@ -1,0 +1,80 @@
+"""One interface for every selector that has the model at hand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.ground import Ground
+from pie_fast.selectors import Ranked
+
+#: positions among the candidates in the order of selection, and what ranked them
+Order = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A way to choose K features.
+
+    Attributes:
+        name: For `--method`.
+        words: One line for a reader.
+        rule: From a `Ground`, a budget and keyword options to at least that many positions.
+        nested: The first j of k features are what j selects, so that one run serves every budget;
+            of conditional gradients where a pass ends at j.
+        redundancy_aware: Does not take both of two features where the second adds nothing.
+    """
+
+    name: str
+    words: str
+    rule: Callable[..., Order]
+    nested: bool = True
+    redundancy_aware: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Option -> default."""
+        parameters = list(inspect.signature(self.rule).parameters.values())[2:]
+        return {p.name: p.default for p in parameters}
+
+    def select(self, ground: Ground, k: int, **options: Any) -> Ranked:
+        """The first k features, with what they cost.
+
+        Args:
+            ground: Prompts and candidates.
+            k: The budget.
+            options: Of this selector, see `options`.
+
+        Raises:
+            BudgetError: `k` is negative or above the number of candidates.
+            PieFastError: An option that the selector does not have.
+        """
+        if not 0 <= k <= len(ground):
+            raise BudgetError(f"budget {k} is outside 0 to {len(ground)}, the number of candidates")
+        for name in options:
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise PieFastError(f"selector {self.name} has no option {name!r}; it has: {known}")
+        before = ground.model.spent
+        places, scores = self.rule(ground, k, **options)
+        spent = ground.model.spent - before
+        return Ranked(
+            ground.pool.global_ids[places][:k],
+            np.asarray(scores, dtype=np.float64)[:k],
+            self.name,
+            ground.model.clt.n_features,
+            {**self.options, **options, "budget": k},
+            spent.passes(len(ground.prompts)),
+        )
+
+
+def ranked(scores: NDArray[np.float64]) -> Order:
+    """Everything, the largest first; of equals the lower id."""
+    order = np.argsort(-scores, kind="stable")
+    return order, scores[order]

@@ -10,8 +10,9 @@ position, `0 .. len(ground.pool)`, in ascending global id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from pie_fast.attribution import gate_effects, pool_effects, run_metric, sets_per_pass
 from pie_fast.behaviors import Prompt
+from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.model import Pool, Replacer, Setup, Switches
 
@@ -70,13 +72,14 @@ class Ground:
         self.weights = _weights(weights, len(prompts))
         if candidates is not None:
             self.pool = self._as_pool(candidates)
-        self._effects: dict[str, NDArray[np.float64]] = {}
+        self._known: dict[Hashable, tuple[Any, Cost]] = {}
+        self._charged: set[Hashable] = set()
 
     def afresh(self, *, seed: int | None = None, weights: ArrayLike | None = None) -> Ground:
-        """The same prepared prompts with nothing asked yet, so that costs can be compared."""
+        """The same prepared prompts, with nothing charged yet: a next selector pays for itself."""
         new = object.__new__(Ground)
         vars(new).update(vars(self))
-        new._effects = {}
+        new._charged = set()
         if seed is not None:
             new.seed = seed
         if weights is not None:
@@ -128,14 +131,29 @@ class Ground:
             parts.append(torch.cat(each, 1).double().cpu().numpy())
         return self.mean(np.concatenate(parts).T)
 
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for all copies of this ground and charged once to each.
+
+        It must not depend on weights or seed.
+        """
+        if key not in self._known:
+            before = self.model.spent
+            made = make()
+            self._known[key] = made, self.model.spent - before
+        elif key not in self._charged:
+            self.model.spent += self._known[key][1]
+        self._charged.add(key)
+        return self._known[key][0]
+
     def effects(self, gradient: str = "full") -> NDArray[np.float64]:
         """First-order effect on the metric at the model itself: `[n, n_prompts]`.
 
         One forward and one backward pass; asked for again, none.
         """
-        if gradient not in self._effects:
-            self._effects[gradient] = self._gradients(self._slope_metric, gradient=gradient)
-        return self._effects[gradient]
+        found: NDArray[np.float64] = self.once(
+            ("effects", gradient), lambda: self._gradients(self._slope_metric, gradient=gradient)
+        )
+        return found
 
     def marginals(
         self, gates: Tensor, metric: str = "kl", *, gradient: str = "full"

@@ -67,14 +67,20 @@ def fap_synergy(
 def _matrix(
     ground: Ground, best: NDArray[np.int64], direction: str, estimator: str, n_prompts: int
 ) -> NDArray[np.float64]:
-    return SynergyEstimator(
-        ground.model,
-        ground.prompts[:n_prompts],
-        ground.model.make_pool(ground.pool.global_ids[best].tolist()),
-        ground.metric,
-        ground.switches,
-        estimator=estimator,
-        direction=direction,
-        batch_size=ground.batch_size,
-        mean_of=ground.mean_of,
-    ).matrix()
+    def measure() -> NDArray[np.float64]:
+        return SynergyEstimator(
+            ground.model,
+            ground.prompts[:n_prompts],
+            ground.model.make_pool(ground.pool.global_ids[best].tolist()),
+            ground.metric,
+            ground.switches,
+            estimator=estimator,
+            direction=direction,
+            batch_size=ground.batch_size,
+            mean_of=ground.mean_of,
+        ).matrix()
+
+    found: NDArray[np.float64] = ground.once(
+        ("synergy", direction, estimator, n_prompts, best.tobytes()), measure
+    )
+    return found

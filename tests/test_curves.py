@@ -42,7 +42,7 @@ def test_saved_is_undefined_where_nothing_works_or_the_baseline_never_gets_there
     bad = {k: 0.9 - k / 1000 for k in (10, 20, 40)}
     assert share_saved(bad, bad, 20, empty_kl=1.0) is None
     assert share_saved(LINE, bad, 20, empty_kl=10.0) is None
-    assert share_saved({k: 0.4 for k in (10, 20)}, {10: 0.3, 20: 0.2}, 10, empty_kl=1.0) is None
+    assert share_saved(dict.fromkeys((10, 20), 0.4), {10: 0.3, 20: 0.2}, 10, empty_kl=1.0) is None
 
 
 def test_log_area_of_a_constant_is_its_logarithm() -> None:

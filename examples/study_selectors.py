@@ -101,6 +101,7 @@ ROWS = [
     Row("Fisher-Gram", "fisher-gram"),
     Row("LinKL", "linkl"),
     _grown("", GROWN, everywhere=True),
+    _grown(", anchored", {**GROWN, "anchor": 0.2}, everywhere=True),
     _grown(", 1 a pass", {"batch": 1}, budgets=STRICT),
     _grown(", 9 a pass", {"batch": 9}, budgets=(35, 50, 100)),
     _grown(", pairs", {"pairs": 8}, narrow=True, budgets=(50,)),

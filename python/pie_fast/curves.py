@@ -1,4 +1,4 @@
-"""Figures of a curve over budgets: what a selector saves, and how faithful it is all along. No torch.
+"""Figures of a curve over budgets: what a selector saves, how faithful it is all along. No torch.
 
 effective budget   the K at which a baseline reaches the mean KL of a selector's K, interpolated
                    in log KL; saved = 1 - K_selector / K_baseline

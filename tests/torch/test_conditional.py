@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pie_fast.attribution import run_metric
-from pie_fast.conditional import conditional_gradient
+from pie_fast.conditional import conditional_gradient, grow
 from pie_fast.errors import BehaviorError, BudgetError, PieFastError
+from pie_fast.ground import Ground
 from pie_fast.model import Switches, make_batch
 from pie_fast.replacement_model import ReplacementModel
 from torch_prompts import random_prompts
@@ -137,3 +138,59 @@ def test_bad_input(tiny_model: ReplacementModel) -> None:
         conditional_gradient(tiny_model, PROMPTS, [1, 2], 1, batch=0)
     with pytest.raises(BehaviorError, match="0 prompts"):
         conditional_gradient(tiny_model, [], [1, 2], 1)
+
+
+def test_a_share_makes_later_steps_larger(tiny_model: ReplacementModel) -> None:
+    fixed = conditional_gradient(tiny_model, PROMPTS, None, 24, batch=2)
+    grown = conditional_gradient(tiny_model, PROMPTS, None, 24, batch=2, share=0.5)
+    # 2, 4, 6, 9, 13, 19, 24 after passes 1 to 7
+    assert (fixed.passes, grown.passes) == (12, 7)
+    assert grown.ids[:4].tolist() == fixed.ids[:4].tolist()
+
+
+def test_a_shortlist_enters_by_its_exact_gains(tiny_model: ReplacementModel) -> None:
+    candidates = active(tiny_model)
+    plain = conditional_gradient(tiny_model, PROMPTS, candidates, 6, batch=6)
+    found = conditional_gradient(tiny_model, PROMPTS, candidates, 2, batch=2, shortlist=6)
+    empty = minus_kl(tiny_model, {candidates[0]: 0.0})
+    gains = {g: minus_kl(tiny_model, {g: 1.0}) - empty for g in plain.ids.tolist()}
+    best = sorted(gains, key=lambda g: (-gains[g], g))[:2]
+    assert found.ids.tolist() == best
+    assert found.scores == pytest.approx([gains[g] for g in best], abs=1e-5)
+    assert (found.passes, found.runs) == (1, 7)
+
+
+def test_an_anchor_of_1_ranks_what_does_good_by_its_effect_at_the_model(
+    tiny_model: ReplacementModel,
+) -> None:
+    ground = Ground(tiny_model, PROMPTS, "kl", SWITCHES)
+    marginal = ground.mean(ground.marginals(ground.gates(())))
+    effect = ground.mean(np.abs(ground.effects()))
+    good = np.flatnonzero(marginal > 0)
+    order = good[np.argsort(-effect[good], kind="stable")][:5]
+    found = grow(ground, 5, batch=5, anchor=1.0)
+    assert found.ids.tolist() == ground.pool.global_ids[order].tolist()
+    whole = grow(ground, len(ground), batch=len(ground), anchor=0.5)
+    assert sorted(whole.ids.tolist()) == ground.pool.global_ids.tolist()
+
+
+def test_an_anchor_of_0_changes_nothing(tiny_model: ReplacementModel) -> None:
+    plain = conditional_gradient(tiny_model, PROMPTS, None, 9, batch=3)
+    found = conditional_gradient(tiny_model, PROMPTS, None, 9, batch=3, anchor=0.0)
+    assert found.ids.tolist() == plain.ids.tolist() and found.passes == plain.passes == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"share": -0.1}, "share is -0.1"),
+        ({"share": float("nan")}, "share is nan"),
+        ({"shortlist": -1}, "shortlist is -1"),
+        ({"anchor": 1.5}, "anchor is 1.5"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    tiny_model: ReplacementModel, options: dict[str, float], words: str
+) -> None:
+    with pytest.raises(PieFastError, match=words):
+        conditional_gradient(tiny_model, PROMPTS, None, 2, **options)  # type: ignore[arg-type]

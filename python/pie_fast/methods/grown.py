@@ -8,10 +8,16 @@ from pie_fast.methods.selector import Order
 
 
 def conditional_gradient(
-    ground: Ground, k: int, *, batch: int = 5, share: float = 0.0, pairs: int = 0
+    ground: Ground,
+    k: int,
+    *,
+    batch: int = 5,
+    share: float = 0.0,
+    pairs: int = 0,
+    anchor: float = 0.0,
 ) -> Order:
     """The best few by their marginal gradient at the circuit so far, a pass each."""
-    return _grown(ground, k, batch=batch, share=share, pairs=pairs)
+    return _grown(ground, k, batch=batch, share=share, pairs=pairs, anchor=anchor)
 
 
 def with_shortlist(ground: Ground, k: int, *, batch: int = 1, shortlist: int = 4) -> Order:

@@ -24,8 +24,6 @@ from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
 from pie_fast.model import Pool, Replacer, Run, Setup, Switches
 
-GRADIENTS = ("full", "frozen")
-
 #: sets x prompts x positions of one forward pass when many gate settings are batched; a CPU is
 #: fastest where a layer's activations stay in its cache
 MAX_TOKENS, MAX_TOKENS_CPU = 16_384, 2_048
@@ -47,16 +45,6 @@ class Effects:
     activations: tuple[Columns, ...]
     effects: tuple[Tensor, ...]
     deltas: tuple[Tensor, ...]
-
-
-def check_gradient(gradient: str) -> None:
-    """Refuse an unknown gradient rule.
-
-    Raises:
-        PieFastError: With the rules that are known.
-    """
-    if gradient not in GRADIENTS:
-        raise PieFastError(f"gradient is {gradient!r}, must be one of {', '.join(GRADIENTS)}")
 
 
 def own_metric(setup: Setup, metric: str) -> Tensor:
@@ -91,9 +79,8 @@ def gate_effects(
         setup: A prepared batch.
         metric: See `pie_fast.metrics`.
         pool, gates, rest: The state to differentiate at, see `Replacer.run`.
-        gradient: `full` or `frozen`.
+        gradient: A rule of `pie_fast.gradients`.
     """
-    check_gradient(gradient)
     at_clean = pool is None and rest == "free"
     check_metric(metric, for_gradient_at_clean=at_clean)
     run = model.run(setup, pool, gates, rest=rest, gradient=gradient)

@@ -25,7 +25,7 @@ class Plan:
         metric: Of the behaviour when None.
         baseline: Counterfactual where the behaviour has one, else mean, when None.
         error, attention, activations: See `Switches`.
-        gradient: `full` or `frozen`.
+        gradient: A rule of `pie_fast.gradients`.
         direction: Of the synergy.
         estimator: Of the synergy: `gradient-difference` or `exact`.
         pool_factor: The pool holds `max(pool_factor * K, 200)` features, or all active ones.

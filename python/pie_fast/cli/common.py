@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pie_fast.gradients import GRADIENTS
+
 if TYPE_CHECKING:
     from pie_fast.behaviors import Behavior
     from pie_fast.dump import FeatureDump
@@ -33,12 +35,7 @@ class Baseline(StrEnum):
     counterfactual = "counterfactual"
 
 
-class Gradient(StrEnum):
-    """Through what the gradient is taken."""
-
-    full = "full"
-    frozen = "frozen"
-
+Gradient = StrEnum("Gradient", {name: name for name in GRADIENTS})  # type: ignore[misc]
 
 class Direction(StrEnum):
     """Of importance and synergy."""

@@ -166,7 +166,7 @@ def discover(
     bonus: BonusOption = Bonus.mean,
     metric: MetricOption = None,
     baseline: BaselineOption = None,
-    gradient: GradientOption = Gradient.full,
+    gradient: GradientOption = Gradient("full"),
     direction: DirectionOption = Direction.noising,
     estimator: EstimatorOption = Estimator.gradient_difference,
     pool_factor: Annotated[

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pie_fast.clt import Clt, Columns
+from pie_fast.gradients import RULES
 from pie_fast.model.host import Hook
 from pie_fast.model.pool import Pool
 from pie_fast.model.state import Setup
@@ -50,7 +51,7 @@ class Assembly:
 
         def read(x: Tensor) -> None:
             x = x.to(self.clt.b_dec.dtype)
-            if self.gradient == "frozen":
+            if self.gradient is not None and not RULES[self.gradient].features:
                 x = x.detach()
             if layer < self.first:
                 self.terms.append(Columns(x.new_zeros(0, dtype=torch.int64), x.new_zeros(1, 1, 0)))

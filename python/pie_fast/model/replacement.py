@@ -17,6 +17,7 @@ to a gate is the feature's first-order effect (FAP, METHODS.md section 3).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,7 +27,9 @@ from pie_fast.behaviors import Prompt
 from pie_fast.clt import Clt, Columns
 from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
+from pie_fast.gradients import RULES, check_gradient
 from pie_fast.model.assembly import Assembly
+from pie_fast.model.backward import backward_hooks
 from pie_fast.model.batch import Batch, batches, make_batch
 from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
@@ -140,12 +143,16 @@ class Replacer:
             pool: The gated features; None with `rest="free"` is the model itself.
             gates: `[n_sets, len(pool)]`, None for one set of ones.
             rest: `free` or `baseline`, what features outside the pool do.
-            gradient: None, `full`, or `frozen` (attention patterns, norm scales and the features
-                themselves are constants of the backward pass, as in circuit-tracer).
+            gradient: None, or a rule of `pie_fast.gradients`.
 
         Returns:
             Logits and, for gradients, the tensors to differentiate by.
+
+        Raises:
+            PieFastError: Unknown gradient rule.
         """
+        if gradient is not None:
+            check_gradient(gradient)
         n_sets = 1 if gates is None else len(gates)
         assembly = Assembly(self.clt, setup, pool, gates, rest, gradient)
         tokens = setup.batch.tokens.repeat(n_sets, 1)
@@ -242,17 +249,14 @@ class Replacer:
         self, setup: Setup, n_sets: int, gradient: str | None
     ) -> list[tuple[str, Hook]]:
         hooks: list[tuple[str, Hook]] = []
-        for layer in range(self.clt.n_layers):
-            name = f"blocks.{layer}.attn.hook_pattern"
+        if gradient is not None:
+            rule = RULES[gradient]
             if setup.patterns is not None:
-                pattern = setup.patterns[layer].repeat(n_sets, 1, 1, 1)
-                hooks.append((name, _constant(pattern)))
-            elif gradient == "frozen":
-                hooks.append((name, Tensor.detach))
-        if gradient == "frozen":
-            known = self.host.bridge.hook_dict
-            scales = [n for n in known if n.endswith("hook_scale") and ".attn." not in n]
-            hooks += [(name, Tensor.detach) for name in scales]
+                rule = replace(rule, attention="constant")  # which they are already
+            hooks += backward_hooks(rule, self.host.bridge.hook_dict, self.clt.n_layers)
+        for layer, patterns in enumerate(setup.patterns or ()):
+            frozen = patterns.repeat(n_sets, 1, 1, 1)
+            hooks.append((f"blocks.{layer}.attn.hook_pattern", _constant(frozen)))
         return hooks
 
 

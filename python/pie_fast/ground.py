@@ -10,8 +10,9 @@ position, `0 .. len(ground.pool)`, in ascending global id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from pie_fast.model import Pool, Replacer, Setup, Switches
 
 #: called with what is done and what there is to do, in the selector's own unit
 Progress = Callable[[int, int], None]
+
+T = TypeVar("T")
 
 
 class Ground:
@@ -40,6 +43,9 @@ class Ground:
         mean_of: Prompts that `baseline="mean"` averages over; `prompts` when empty.
         weights: `[n_prompts]`, how much each prompt counts; 1 each when None.
         seed: Of whatever is random.
+
+    Attributes:
+        progress: Called by selectors that take long, in their own unit; None tells nobody.
 
     Raises:
         BehaviorError: There are no prompts.
@@ -70,18 +76,37 @@ class Ground:
         self.weights = _weights(weights, len(prompts))
         if candidates is not None:
             self.pool = self._as_pool(candidates)
-        self._effects: dict[str, NDArray[np.float64]] = {}
+        self.progress: Progress | None = None
+        self._known: dict[Hashable, Any] = {}
 
     def afresh(self, *, seed: int | None = None, weights: ArrayLike | None = None) -> Ground:
         """The same prepared prompts with nothing asked yet, so that costs can be compared."""
         new = object.__new__(Ground)
         vars(new).update(vars(self))
-        new._effects = {}
+        new._known = {}
         if seed is not None:
             new.seed = seed
         if weights is not None:
             new.weights = _weights(np.asarray(weights, dtype=np.float64), len(self.prompts))
         return new
+
+    def reweighted(self, weights: ArrayLike) -> Ground:
+        """The same with other weights; what is known of each prompt stays known."""
+        new = self.afresh(weights=weights)
+        new._known, new.progress = self._known, None
+        return new
+
+    def once(self, key: Hashable, ask: Callable[[], T]) -> T:
+        """What `ask` answers, asked the first time only. It must not depend on the weights."""
+        if key not in self._known:
+            self._known[key] = ask()
+        found: T = self._known[key]
+        return found
+
+    def tell(self, done: int, total: int) -> None:
+        """Tell `progress`, if anybody listens."""
+        if self.progress is not None:
+            self.progress(done, total)
 
     @cached_property
     def pool(self) -> Pool:
@@ -133,9 +158,9 @@ class Ground:
 
         One forward and one backward pass; asked for again, none.
         """
-        if gradient not in self._effects:
-            self._effects[gradient] = self._gradients(self._slope_metric, gradient=gradient)
-        return self._effects[gradient]
+        return self.once(
+            ("effects", gradient), lambda: self._gradients(self._slope_metric, gradient=gradient)
+        )
 
     def marginals(
         self, gates: Tensor, metric: str = "kl", *, gradient: str = "full"
@@ -154,8 +179,10 @@ class Ground:
     ) -> NDArray[np.float64]:
         """The metric of each row of gates `[n_sets, n]`, exactly: `[n_sets, n_prompts]`.
 
-        One forward pass a row.
+        One forward pass a row. `rest` is what candidates do whose gates none of the rows moves
+        (from 0 where it is `baseline`, from 1 where it is `free`), see `Replacer.run`.
         """
+        still = 0.0 if rest == "baseline" else 1.0
         out = np.zeros((len(gates), len(self.prompts)))
         done, total = 0, len(gates) * len(self.setups)
         with torch.no_grad():
@@ -163,7 +190,11 @@ class Ground:
                 per_pass = sets_per_pass(setup)
                 for at in range(0, len(gates), per_pass):
                     part = gates[at : at + per_pass]
-                    run = self.model.run(setup, self.pool, part, rest=rest)
+                    # Those that are not moved would cost an encoding each and change nothing.
+                    moved = (part != still).any(0)
+                    ids = self.pool.global_ids[moved.cpu().numpy()]
+                    pool = self.model.make_pool(ids)
+                    run = self.model.run(setup, pool, part[:, moved], rest=rest)
                     found = run_metric(setup, run, metric).double().cpu().numpy()
                     out[at : at + len(part), first : first + len(setup.batch)] = found
                     done += len(part)

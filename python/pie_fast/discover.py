@@ -7,7 +7,7 @@ RUN/result.json    features, interpretations, evaluation, curves, settings, timi
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -22,16 +22,21 @@ from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.budget import BudgetChoice, choose_budget
 from pie_fast.capture import capture
 from pie_fast.conditional import Grown, conditional_gradient
+from pie_fast.cost import Cost
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BehaviorError, BudgetError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
+from pie_fast.ground import Ground
 from pie_fast.interpret import interpret_features
+from pie_fast.methods import selector_named
+from pie_fast.methods.selections import Selections
 from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
 from pie_fast.progress import Reporter
 from pie_fast.selectors import Ranked, as_asked, select_features, selector_orders
 from pie_fast.stability import frequency_by_score, frequency_by_synergy, selection_frequency
+from pie_fast.synergy import model_calls
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.synergy_pool import measure_synergy
 
@@ -83,6 +88,7 @@ def discover(
             "ablation": stages.ablate(chosen),
             "evaluation": stages.evaluate(chosen),
             "selector": chosen.selector,
+            "cost": chosen.cost,
             "budget_choice": stages.choice and stages.choice.to_dict(),
             "curves": stages.curves() if plan.curve else {},
             "n_interpreted": len(chosen.ids),
@@ -122,6 +128,7 @@ class _Stages:
         if (plan.budget or 0) > self.n_active:
             raise BudgetError(f"budget {plan.budget} exceeds the {self.n_active} active features")
         self._grown = Grown(np.zeros(0, np.int64), np.zeros(0), 0)
+        self._synergy_cost = Cost()
         self.choice = self._choose_budget() if plan.budget is None else None
         self.budget: int = self.choice.budget if self.choice else plan.budget or 0
 
@@ -141,11 +148,68 @@ class _Stages:
 
     def _first(self, k: int) -> Ranked:
         """The first k features of the plan's method."""
+        if self.plan.by_registry:
+            return self._by_registry(k)
         if self.plan.method == "conditional-gradient":
             return self.grown(k)
-        synergy = self.synergy if self.plan.options.regime(k) == "fap-synergy" else None
+        return self._from_dump(k)
+
+    def _by_registry(self, k: int) -> Ranked:
+        most = self.selections.planned(k)
+        if most is not None:
+            self._announce(**most.passes(len(self.behavior.selection)))
+        with self.reporter.stage("select") as advance:
+            self.selections.ground.progress = advance
+            return self.selections.first(k)
+
+    def _from_dump(self, k: int) -> Ranked:
+        reranked = self.plan.options.regime(k) == "fap-synergy"
+        if reranked and "synergy" not in vars(self):
+            size = self.plan.pool_size(self.n_active)
+            share = self._n_synergy_prompts / len(self.behavior.selection)
+            forward, backward = model_calls(self.plan.estimator, size)
+            self._announce(share * forward, share * backward)
+        synergy = self.synergy if reranked else None
         with self.reporter.stage("select"):
-            return select_features(self.dump, k, self.plan.options, synergy)
+            found = select_features(self.dump, k, self.plan.options, synergy)
+        # The capture's pass is the one that makes FAP scores.
+        spent = Cost() if found.selector in ("random", "magnitude") else self._one_pass
+        spent += self._synergy_cost if reranked else Cost()
+        return replace(found, cost=spent.passes(len(self.behavior.selection)))
+
+    def _announce(self, forward: float, backward: float) -> None:
+        """What is about to be spent."""
+        n_prompts = len(self.behavior.selection)
+        self.reporter.note(
+            f"{self.plan.method} takes at most {forward:.0f} forward and {backward:.0f} backward "
+            f"passes over {n_prompts} prompts"
+        )
+
+    @property
+    def _one_pass(self) -> Cost:
+        return Cost(1, 1).times(len(self.behavior.selection))
+
+    @property
+    def _n_synergy_prompts(self) -> int:
+        return min(self.plan.synergy_prompts, len(self.behavior.selection))
+
+    @cached_property
+    def selections(self) -> Selections:
+        """The selections of the registry's selector."""
+        plan, prompts = self.plan, self.behavior.selection
+        selector = selector_named(plan.method)
+        with self.reporter.stage("select"):
+            ground = Ground(
+                self.model,
+                prompts,
+                self.metric,
+                self.switches,
+                candidates=self.active,
+                batch_size=plan.batch_size,
+                mean_of=prompts,
+                seed=plan.options.seed,
+            )
+        return Selections(ground, selector, plan.selector_options(selector.options))
 
     def grown(self, k: int) -> Ranked:
         """The first k features that the conditional gradient adds; growth goes on, never anew."""
@@ -158,8 +222,9 @@ class _Stages:
             self._grown = so_far.then(more)
         found = self._grown
         made = {"step": step, "passes": found.passes, "runs": found.runs, "grown_on": "kl"}
-        whole = Ranked(found.ids, found.scores, "conditional-gradient", self.dump.n_features, made)
-        return whole.first(k)
+        cost = {"forward": float(found.passes + found.runs), "backward": float(found.passes)}
+        method, n_features = "conditional-gradient", self.dump.n_features
+        return Ranked(found.ids, found.scores, method, n_features, made, cost).first(k)
 
     def _grow(self, k: int, **options: Any) -> Grown:
         """`conditional_gradient` as the plan has it."""
@@ -201,9 +266,9 @@ class _Stages:
     @cached_property
     def synergy(self) -> SynergyMatrix:
         """Pair synergies of the pool."""
-        plan = self.plan
+        plan, before = self.plan, self.model.spent
         with self.reporter.stage("synergy") as advance:
-            return measure_synergy(
+            found = measure_synergy(
                 self.model,
                 self.behavior.selection[: plan.synergy_prompts],
                 self.dump,
@@ -217,6 +282,8 @@ class _Stages:
                 mean_of=self.behavior.selection,
                 progress=advance,
             )
+        self._synergy_cost = self.model.spent - before
+        return found
 
     def listed(self, chosen: Ranked) -> list[dict[str, Any]]:
         """The features kept, with the share of resamples that keep each."""
@@ -227,13 +294,24 @@ class _Stages:
         return [{**row, "stability": share} for row, share in rows]
 
     def _stability(self, chosen: Ranked) -> NDArray[np.float64] | None:
-        """None where it was not asked for, or the selector does not look at effects."""
+        """None where it was not asked for, the selector does not look at effects, or to select
+        again would cost as much each time."""
         plan, ids = self.plan, chosen.ids
         if plan.stability == 0 or chosen.selector in ("random", "magnitude"):
             return None
         draws = {"n_resamples": plan.stability, "seed": plan.options.seed}
         rank_by = plan.options.rank_by
+        if plan.by_registry and not self.selections.selector.nested:
+            return None
         with self.reporter.stage("stability") as advance:
+            if plan.by_registry:
+                return selection_frequency(
+                    lambda weights: self.selections.again(len(ids), weights).ids,
+                    ids,
+                    len(self.behavior.selection),
+                    **draws,
+                    progress=advance,
+                )
             if chosen.selector == "fap":
                 return frequency_by_score(self.dump, ids, rank_by, **draws)
             if chosen.selector == "fap-synergy":
@@ -309,11 +387,26 @@ class _Stages:
         orders = selector_orders(self.dump, self.synergy, self.plan.options, longest)
         grown = self.grown(min(max(GROWN_CURVE, self.budget), self.n_active))
         orders["conditional-gradient"] = grown.ids.tolist()
+        budgets, own = sorted({*CURVE, self.budget}), {}
+        if self.plan.by_registry:
+            name = self.selections.selector.name
+            own = {name: self.selections.longest().ids.tolist()}
+            orders.pop(name, None)
+        curves = self._curve(orders, budgets)
+        # What is not nested is known at its own budget only.
+        nested = self.plan.by_registry and self.selections.selector.nested
+        return {**curves, **self._curve(own, budgets if nested else [self.budget])}
+
+    def _curve(
+        self, orders: dict[str, list[int]], budgets: list[int]
+    ) -> dict[str, list[dict[str, float | None]]]:
+        if not orders:
+            return {}
         with self.reporter.stage("curve") as advance:
             return fidelity_curve(
                 self.model,
                 orders,
-                sorted({*CURVE, self.budget}),
+                budgets,
                 self.judged_on,
                 metric=self.metric,
                 switches=self.switches,

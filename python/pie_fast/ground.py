@@ -21,7 +21,7 @@ from torch import Tensor
 from pie_fast.attribution import gate_effects, pool_effects, run_metric, sets_per_pass
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import BehaviorError, PieFastError
-from pie_fast.model import Pool, Replacer, Setup, Switches
+from pie_fast.model import Pool, Replacer, Setup, Switches, sweep
 
 #: called with what is done and what there is to do, in the selector's own unit
 Progress = Callable[[int, int], None]
@@ -154,19 +154,19 @@ class Ground:
     ) -> NDArray[np.float64]:
         """The metric of each row of gates `[n_sets, n]`, exactly: `[n_sets, n_prompts]`.
 
-        One forward pass a row.
+        One forward pass a row, from where it first differs from the first row.
         """
         out = np.zeros((len(gates), len(self.prompts)))
         done, total = 0, len(gates) * len(self.setups)
         with torch.no_grad():
             for first, setup in self.setups:
-                per_pass = sets_per_pass(setup)
-                for at in range(0, len(gates), per_pass):
-                    part = gates[at : at + per_pass]
-                    run = self.model.run(setup, self.pool, part, rest=rest)
+                at_once = sets_per_pass(setup)
+                for rows, run in sweep(
+                    self.model, setup, self.pool, gates, rest=rest, at_once=at_once
+                ):
                     found = run_metric(setup, run, metric).double().cpu().numpy()
-                    out[at : at + len(part), first : first + len(setup.batch)] = found
-                    done += len(part)
+                    out[rows, first : first + len(setup.batch)] = found
+                    done += len(rows)
                     if progress is not None:
                         progress(done, total)
         return out

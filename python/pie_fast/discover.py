@@ -21,10 +21,11 @@ from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.budget import BudgetChoice, choose_budget
 from pie_fast.capture import capture
-from pie_fast.conditional import Grown, conditional_gradient
+from pie_fast.conditional import Grown, grow
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BehaviorError, BudgetError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
+from pie_fast.ground import Ground
 from pie_fast.interpret import interpret_features
 from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
@@ -161,19 +162,22 @@ class _Stages:
         whole = Ranked(found.ids, found.scores, "conditional-gradient", self.dump.n_features, made)
         return whole.first(k)
 
-    def _grow(self, k: int, **options: Any) -> Grown:
-        """`conditional_gradient` as the plan has it."""
-        return conditional_gradient(
+    @cached_property
+    def ground(self) -> Ground:
+        """The selection prompts, prepared once for every growth on them."""
+        return Ground(
             self.model,
             self.behavior.selection,
-            self.active,
-            k,
-            batch=self.plan.step,
-            pairs=self.plan.pairs,
-            switches=self.switches,
+            "kl",
+            self.switches,
+            candidates=self.active,
             batch_size=self.plan.batch_size,
-            **options,
         )
+
+    def _grow(self, k: int, weights: NDArray[np.float64] | None = None, **options: Any) -> Grown:
+        """A growth as the plan has it, on prompts that count `weights` each."""
+        ground = self.ground.afresh(weights=weights)
+        return grow(ground, k, batch=self.plan.step, pairs=self.plan.pairs, **options)
 
     def _choose_budget(self) -> BudgetChoice:
         """The smallest K that surely reaches the target, on half of the held-out prompts."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from pie_fast.attribution import gate_effects, pool_effects, run_metric, sets_per_pass
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import BehaviorError, PieFastError
-from pie_fast.model import Pool, Replacer, Setup, Switches
+from pie_fast.model import Pool, Replacer, Setup, Switches, sweep
 
 #: called with what is done and what there is to do, in the selector's own unit
 Progress = Callable[[int, int], None]
@@ -79,13 +79,21 @@ class Ground:
         self.progress: Progress | None = None
         self._known: dict[Hashable, Any] = {}
 
-    def afresh(self, *, seed: int | None = None, weights: ArrayLike | None = None) -> Ground:
+    def afresh(
+        self,
+        *,
+        seed: int | None = None,
+        weights: ArrayLike | None = None,
+        metric: str | None = None,
+    ) -> Ground:
         """The same prepared prompts with nothing asked yet, so that costs can be compared."""
         new = object.__new__(Ground)
         vars(new).update(vars(self))
         new._known = {}
         if seed is not None:
             new.seed = seed
+        if metric is not None:
+            new.metric = metric
         if weights is not None:
             new.weights = _weights(np.asarray(weights, dtype=np.float64), len(self.prompts))
         return new
@@ -179,25 +187,25 @@ class Ground:
     ) -> NDArray[np.float64]:
         """The metric of each row of gates `[n_sets, n]`, exactly: `[n_sets, n_prompts]`.
 
-        One forward pass a row. `rest` is what candidates do whose gates none of the rows moves
-        (from 0 where it is `baseline`, from 1 where it is `free`), see `Replacer.run`.
+        One forward pass a row, from where it first differs from the first row.
+
+        Args:
+            gates: Of all candidates.
+            metric: See `pie_fast.metrics`.
+            rest: `free` or `baseline`, see `Replacer.run`.
+            progress: Called after each pass.
         """
-        still = 0.0 if rest == "baseline" else 1.0
         out = np.zeros((len(gates), len(self.prompts)))
         done, total = 0, len(gates) * len(self.setups)
         with torch.no_grad():
             for first, setup in self.setups:
-                per_pass = sets_per_pass(setup)
-                for at in range(0, len(gates), per_pass):
-                    part = gates[at : at + per_pass]
-                    # Those that are not moved would cost an encoding each and change nothing.
-                    moved = (part != still).any(0)
-                    ids = self.pool.global_ids[moved.cpu().numpy()]
-                    pool = self.model.make_pool(ids)
-                    run = self.model.run(setup, pool, part[:, moved], rest=rest)
+                at_once = sets_per_pass(setup)
+                for rows, run in sweep(
+                    self.model, setup, self.pool, gates, rest=rest, at_once=at_once
+                ):
                     found = run_metric(setup, run, metric).double().cpu().numpy()
-                    out[at : at + len(part), first : first + len(setup.batch)] = found
-                    done += len(part)
+                    out[rows, first : first + len(setup.batch)] = found
+                    done += len(rows)
                     if progress is not None:
                         progress(done, total)
         return out

@@ -186,7 +186,9 @@ def test_no_rule_changes_a_value(tiny_model: ReplacementModel, rest: str) -> Non
             assert torch.equal(one.ids, first.ids) and torch.equal(one.values, first.values)
 
 
-def test_without_attention_its_rules_are_one(tiny_folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_without_attention_its_rules_are_one(
+    tiny_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     """Heads that write nothing leave RelP's LN rule, whatever patterns are."""
     hf = GPT2LMHeadModel.from_pretrained(tiny_folders[0])
     with torch.no_grad():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pie_fast.gradients import GRADIENTS
+from pie_fast.method_names import METHODS
 
 if TYPE_CHECKING:
     from pie_fast.behaviors import Behavior
@@ -35,7 +36,10 @@ class Baseline(StrEnum):
     counterfactual = "counterfactual"
 
 
+# Made of the names themselves, so that none is missing.
 Gradient = StrEnum("Gradient", {name: name for name in GRADIENTS})  # type: ignore[misc]
+Method = StrEnum("Method", {name: name for name in METHODS})  # type: ignore[misc]
+
 
 class Direction(StrEnum):
     """Of importance and synergy."""

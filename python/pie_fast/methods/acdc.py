@@ -117,17 +117,16 @@ class Sweeper:
         while at < n:
             ahead = range(at, min(at + size, n))
             sets = _without(inside, ahead, together=dropping)
-            for at, (one, value) in enumerate(zip(sets, self.divergences(sets), strict=True), at):
+            size = min(2 * size, self.block)
+            for one, value in zip(sets, self.divergences(sets), strict=True):
                 rises[at] = value - now
                 drop = bool(rises[at] < tau)
+                at += 1
                 if drop:
                     inside, now = one, value
-                if drop != dropping:
+                if drop != dropping:  # the sets after it are not those of the literal sweep
                     dropping, size = drop, 1
                     break
-            else:
-                size = min(2 * size, self.block)
-            at += 1
         return Swept(inside, rises)
 
     def divergences(self, sets: Sequence[Mask]) -> NDArray[np.float64]:

@@ -49,8 +49,11 @@ class Selections:
             cost=self.spent.passes(len(self.ground.prompts)),
         )
 
-    def longest(self) -> Ranked:
-        """The longest order so far; of a selector that is not nested there may be several."""
+    def longest(self, k: int) -> Ranked:
+        """The longest order that begins with the first k; those k alone where it is not nested."""
+        first = self.first(k)
+        if not self.selector.nested:
+            return first
         return max(self._orders.values(), key=lambda order: len(order.ids))
 
     def again(self, k: int, weights: ArrayLike) -> Ranked:

@@ -3,9 +3,10 @@
     score_i = integral over t in [0, 1] of d metric / d gate_i    where all gates are t
 
 Every candidate's gate goes from 0, the empty circuit, to 1, all candidates. The integral is the
-mean at the middles of `steps` equal parts. Without the error of that, the effects of a prompt sum
-to metric(all) - metric(none). The path keeps away from the clean point, where the gradient of the
-KL is 0, so that here the metric may be `kl` too.
+mean at the middles of `steps` equal parts. But for the error of that, and for features that switch
+on or off on the way, which no gradient sees, the effects of a prompt sum to metric(all) -
+metric(none). The path keeps away from the clean point, where the gradient of the KL is 0, so that
+here the metric may be `kl` too.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from pie_fast.methods.integrated import integrated_effects
 from pie_fast.methods.selections import Selections
 from pie_fast.methods.selector import ranked
 from pie_fast.model import Switches, make_batch
+from pie_fast.planted import Planted, plant
 from pie_fast.replacement_model import ReplacementModel
 from pie_fast.selectors import METHODS, MODEL_METHODS, Options, select_features
 from torch_prompts import random_prompts
@@ -376,3 +377,25 @@ def test_long_selectors_tell_how_far_they_are(ground: Ground) -> None:
         select_on(fresh, name, 4, **options)
         assert told and all(done <= total for done, total in told), name
         assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+# planted circuits
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def planted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return plant(tmp_path_factory.mktemp("planted") / "system", seed=request.param)
+
+
+def test_selectors_that_are_redundancy_aware_take_no_copy(planted: Planted) -> None:
+    behavior, truth = planted.behavior, planted.truth
+    ground = Ground(planted.load(), behavior.selection, behavior.metric, SWITCHES)
+    aware = [name for name, selector in SELECTORS.items() if selector.redundancy_aware]
+    assert {"acdc", "conditional-shortlist"} <= set(aware)
+    ((original, copy),) = truth.motifs["duplicate"]
+    for name in aware:
+        kept = select_on(ground.afresh(), name, len(truth.circuit)).ids.tolist()
+        assert (original in kept) != (copy in kept), name
+    swept = select_on(ground.afresh(), "acdc", len(truth.circuit))
+    found = {original if one == copy else one for one in swept.ids.tolist()}
+    assert found == set(truth.circuit)

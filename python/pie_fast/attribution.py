@@ -22,9 +22,7 @@ from pie_fast.clt import Columns
 from pie_fast.cost import Cost
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
-from pie_fast.model import Pool, Replacer, Run, Setup, Switches
-
-GRADIENTS = ("full", "frozen")
+from pie_fast.model import Pool, Replacer, Run, Setup, Switches, sweep
 
 #: sets x prompts x positions of one forward pass when many gate settings are batched; a CPU is
 #: fastest where a layer's activations stay in its cache
@@ -47,16 +45,6 @@ class Effects:
     activations: tuple[Columns, ...]
     effects: tuple[Tensor, ...]
     deltas: tuple[Tensor, ...]
-
-
-def check_gradient(gradient: str) -> None:
-    """Refuse an unknown gradient rule.
-
-    Raises:
-        PieFastError: With the rules that are known.
-    """
-    if gradient not in GRADIENTS:
-        raise PieFastError(f"gradient is {gradient!r}, must be one of {', '.join(GRADIENTS)}")
 
 
 def own_metric(setup: Setup, metric: str) -> Tensor:
@@ -91,9 +79,8 @@ def gate_effects(
         setup: A prepared batch.
         metric: See `pie_fast.metrics`.
         pool, gates, rest: The state to differentiate at, see `Replacer.run`.
-        gradient: `full` or `frozen`.
+        gradient: A rule of `pie_fast.gradients`.
     """
-    check_gradient(gradient)
     at_clean = pool is None and rest == "free"
     check_metric(metric, for_gradient_at_clean=at_clean)
     run = model.run(setup, pool, gates, rest=rest, gradient=gradient)
@@ -168,15 +155,22 @@ class Patcher:
 
     def effects(self, sets: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """`I` of each set, a list of positions in the pool: `[n_sets, n_prompts]`, signed."""
-        out = np.zeros((len(sets), self.n_prompts))
+        values = self.values([(), *sets])
+        return values[:1] - values[1:] if self.noising else values[1:] - values[:1]
+
+    def values(self, sets: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """The metric with each set moved: `[n_sets, n_prompts]`.
+
+        Cheapest where the sets differ from the first one in high layers only.
+        """
+        out, gates = np.zeros((len(sets), self.n_prompts)), self.gates(sets)
         for first, setup in self.setups:
-            still = self._values(setup, [()])
-            per_pass = sets_per_pass(setup)
             columns = slice(first, first + len(setup.batch))
-            for at in range(0, len(sets), per_pass):
-                moved = self._values(setup, sets[at : at + per_pass])
-                change = still - moved if self.noising else moved - still
-                out[at : at + len(moved), columns] = change.double().cpu().numpy()
+            at_once = sets_per_pass(setup)
+            for rows, run in sweep(
+                self.model, setup, self.pool, gates, rest=self.rest, at_once=at_once
+            ):
+                out[rows, columns] = run_metric(setup, run, self.metric).double().cpu().numpy()
         return out
 
     def first_order(self, gradient: str = "full") -> NDArray[np.float64]:
@@ -186,10 +180,6 @@ class Patcher:
             found = gate_effects(self.model, setup, self.metric, gradient=gradient)
             parts.append(pool_effects(found, setup, self.pool)[0].double().cpu().numpy())
         return np.concatenate(parts).T
-
-    def _values(self, setup: Setup, sets: Sequence[Sequence[int]]) -> Tensor:
-        run = self.model.run(setup, self.pool, self.gates(sets), rest=self.rest)
-        return run_metric(setup, run, self.metric)
 
 
 def check_direction(direction: str) -> None:

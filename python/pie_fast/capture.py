@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pie_fast.attribution import check_gradient, gate_effects, own_metric, run_metric
+from pie_fast.attribution import gate_effects, own_metric, run_metric
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.dump import DumpWriter, FeatureDump, PromptTable, open_dump
 from pie_fast.entries import Entries, entries_of
 from pie_fast.errors import BehaviorError, PieFastError
+from pie_fast.gradients import check_gradient
 from pie_fast.metrics import check_metric
 from pie_fast.model import Batch, Replacer, Switches, batches
 
@@ -51,7 +52,7 @@ def capture(
         metric: The behaviour's own when None.
         switches: Baseline and the rest; by default counterfactual where the behaviour has them,
             else mean.
-        gradient: `full` or `frozen`.
+        gradient: A rule of `pie_fast.gradients`.
         batch_size: Prompts a batch; recorded, because it decides the last bits.
         resume: Go on with a dump that was stopped.
         force: Replace a dump that is there.

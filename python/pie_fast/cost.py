@@ -25,6 +25,10 @@ class Cost:
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.forward - other.forward, self.backward - other.backward)
 
+    def times(self, n: int) -> Cost:
+        """So many times the cost."""
+        return Cost(n * self.forward, n * self.backward)
+
     def passes(self, n_prompts: int) -> dict[str, float]:
         """In passes over all of `n_prompts`: `{"forward", "backward"}`."""
         return {"forward": self.forward / n_prompts, "backward": self.backward / n_prompts}

@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pie_fast._native import __version__ as pie_fast_version
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.budget import BudgetChoice, choose_budget
-from pie_fast.capture import capture
-from pie_fast.conditional import Grown, conditional_gradient
-from pie_fast.dump import FeatureDump
-from pie_fast.errors import BehaviorError, BudgetError
+from pie_fast.errors import BehaviorError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.interpret import interpret_features
 from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
 from pie_fast.progress import Reporter
-from pie_fast.selectors import Ranked, as_asked, select_features, selector_orders
-from pie_fast.stability import frequency_by_score, frequency_by_synergy, selection_frequency
-from pie_fast.synergy_matrix import SynergyMatrix
-from pie_fast.synergy_pool import measure_synergy
+from pie_fast.selecting import Selecting
+from pie_fast.selectors import Ranked, selector_orders
 
 #: budgets of the fidelity curve
 CURVE = (5, 10, 20, 35, 50, 75, 100, 150, 200, 400, 800)
@@ -83,6 +76,7 @@ def discover(
             "ablation": stages.ablate(chosen),
             "evaluation": stages.evaluate(chosen),
             "selector": chosen.selector,
+            "cost": chosen.cost,
             "budget_choice": stages.choice and stages.choice.to_dict(),
             "curves": stages.curves() if plan.curve else {},
             "n_interpreted": len(chosen.ids),
@@ -106,22 +100,13 @@ def versions() -> dict[str, str]:
     }
 
 
-class _Stages:
-    """The stages of one run: each is timed, and what several need is made once."""
+class _Stages(Selecting):
+    """All stages of one run: the budget, the selection, and what is said about it."""
 
     def __init__(
         self, model: Replacer, behavior: Behavior, plan: Plan, folder: Path, reporter: Reporter
     ) -> None:
-        self.model, self.behavior, self.plan = model, behavior, plan
-        self.reporter = reporter
-        self.metric = plan.metric or behavior.metric
-        self.switches = plan.switches(behavior)
-        self.dump = self._capture(folder / "dump")
-        self.active = self.dump.active_features()
-        self.n_active = len(self.active)
-        if (plan.budget or 0) > self.n_active:
-            raise BudgetError(f"budget {plan.budget} exceeds the {self.n_active} active features")
-        self._grown = Grown(np.zeros(0, np.int64), np.zeros(0), 0)
+        super().__init__(model, behavior, plan, folder, reporter)
         self.choice = self._choose_budget() if plan.budget is None else None
         self.budget: int = self.choice.budget if self.choice else plan.budget or 0
 
@@ -137,43 +122,7 @@ class _Stages:
 
     def select(self) -> Ranked:
         """The K features, by the plan's method."""
-        return self._first(self.budget)
-
-    def _first(self, k: int) -> Ranked:
-        """The first k features of the plan's method."""
-        if self.plan.method == "conditional-gradient":
-            return self.grown(k)
-        synergy = self.synergy if self.plan.options.regime(k) == "fap-synergy" else None
-        with self.reporter.stage("select"):
-            return select_features(self.dump, k, self.plan.options, synergy)
-
-    def grown(self, k: int) -> Ranked:
-        """The first k features that the conditional gradient adds; growth goes on, never anew."""
-        so_far, step = self._grown, self.plan.step
-        if k > len(so_far.ids):
-            # Whole steps, so that no prefix depends on which budgets were asked for.
-            longest = min(-(-k // step) * step, self.n_active)
-            with self.reporter.stage("grow") as advance:
-                more = self._grow(longest - len(so_far.ids), start=so_far.ids, progress=advance)
-            self._grown = so_far.then(more)
-        found = self._grown
-        made = {"step": step, "passes": found.passes, "runs": found.runs, "grown_on": "kl"}
-        whole = Ranked(found.ids, found.scores, "conditional-gradient", self.dump.n_features, made)
-        return whole.first(k)
-
-    def _grow(self, k: int, **options: Any) -> Grown:
-        """`conditional_gradient` as the plan has it."""
-        return conditional_gradient(
-            self.model,
-            self.behavior.selection,
-            self.active,
-            k,
-            batch=self.plan.step,
-            pairs=self.plan.pairs,
-            switches=self.switches,
-            batch_size=self.plan.batch_size,
-            **options,
-        )
+        return self.first(self.budget)
 
     def _choose_budget(self) -> BudgetChoice:
         """The smallest K that surely reaches the target, on half of the held-out prompts."""
@@ -188,7 +137,7 @@ class _Stages:
             largest = self.plan.pool_size(self.n_active)
         return choose_budget(
             self.model,
-            lambda k: self._first(k).ids,
+            lambda k: self.first(k).ids,
             choosing,
             largest,
             target_fidelity=self.plan.target_fidelity,
@@ -198,59 +147,13 @@ class _Stages:
             seed=self.plan.options.seed,
         )
 
-    @cached_property
-    def synergy(self) -> SynergyMatrix:
-        """Pair synergies of the pool."""
-        plan = self.plan
-        with self.reporter.stage("synergy") as advance:
-            return measure_synergy(
-                self.model,
-                self.behavior.selection[: plan.synergy_prompts],
-                self.dump,
-                plan.pool_size(self.n_active),
-                rank_by=plan.options.rank_by,
-                metric=self.metric,
-                switches=self.switches,
-                estimator=plan.estimator,
-                direction=plan.direction,
-                batch_size=plan.batch_size,
-                mean_of=self.behavior.selection,
-                progress=advance,
-            )
-
     def listed(self, chosen: Ranked) -> list[dict[str, Any]]:
         """The features kept, with the share of resamples that keep each."""
-        shares = self._stability(chosen)
+        shares = self.stability(chosen)
         if shares is None:
             return chosen.listed()
         rows = zip(chosen.listed(), shares.tolist(), strict=True)
         return [{**row, "stability": share} for row, share in rows]
-
-    def _stability(self, chosen: Ranked) -> NDArray[np.float64] | None:
-        """None where it was not asked for, or the selector does not look at effects."""
-        plan, ids = self.plan, chosen.ids
-        if plan.stability == 0 or chosen.selector in ("random", "magnitude"):
-            return None
-        draws = {"n_resamples": plan.stability, "seed": plan.options.seed}
-        rank_by = plan.options.rank_by
-        with self.reporter.stage("stability") as advance:
-            if chosen.selector == "fap":
-                return frequency_by_score(self.dump, ids, rank_by, **draws)
-            if chosen.selector == "fap-synergy":
-                pool = np.asarray(self.synergy.pool, dtype=np.int64)
-                values = as_asked(self.synergy, plan.options.synergy)
-                bonus = plan.options.bonus
-                return frequency_by_synergy(
-                    self.dump, ids, pool, values, rank_by, bonus=bonus, **draws
-                )
-            n_prompts = len(self.behavior.selection)
-            return selection_frequency(
-                lambda weights: self._grow(len(ids), weights=weights).ids,
-                ids,
-                n_prompts,
-                **draws,
-                progress=advance,
-            )
 
     def interpret(self, chosen: Ranked) -> list[dict[str, Any]]:
         """Only the features kept: the cost of the run that grows with K."""
@@ -309,11 +212,27 @@ class _Stages:
         orders = selector_orders(self.dump, self.synergy, self.plan.options, longest)
         grown = self.grown(min(max(GROWN_CURVE, self.budget), self.n_active))
         orders["conditional-gradient"] = grown.ids.tolist()
+        own: dict[str, list[int]] = {}
+        budgets = budgets_of_own = sorted({*CURVE, self.budget})
+        if self.plan.by_registry:
+            name = self.selections.selector.name
+            own = {name: self.selections.longest(self.budget).ids.tolist()}
+            orders.pop(name, None)
+            if not self.selections.selector.nested:
+                budgets_of_own = [self.budget]
+        curves = self._curve(orders, budgets)
+        return {**curves, **self._curve(own, budgets_of_own)}
+
+    def _curve(
+        self, orders: dict[str, list[int]], budgets: list[int]
+    ) -> dict[str, list[dict[str, float | None]]]:
+        if not orders:
+            return {}
         with self.reporter.stage("curve") as advance:
             return fidelity_curve(
                 self.model,
                 orders,
-                sorted({*CURVE, self.budget}),
+                budgets,
                 self.judged_on,
                 metric=self.metric,
                 switches=self.switches,
@@ -340,17 +259,3 @@ class _Stages:
             "n_selection": len(behavior.selection),
             "n_held_out": len(behavior.held_out),
         }
-
-    def _capture(self, path: Path) -> FeatureDump:
-        with self.reporter.stage("capture") as advance:
-            return capture(
-                self.model,
-                self.behavior,
-                path,
-                metric=self.metric,
-                switches=self.switches,
-                gradient=self.plan.gradient,
-                batch_size=self.plan.batch_size,
-                resume=path.exists(),
-                progress=advance,
-            )

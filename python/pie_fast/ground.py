@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +23,12 @@ from pie_fast.attribution import gate_effects, pool_effects, run_metric, sets_pe
 from pie_fast.behaviors import Prompt
 from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, PieFastError
-from pie_fast.model import Pool, Replacer, Setup, Switches
+from pie_fast.model import Pool, Replacer, Setup, Switches, sweep
 
 #: called with what is done and what there is to do, in the selector's own unit
 Progress = Callable[[int, int], None]
+
+T = TypeVar("T")
 
 
 class Ground:
@@ -42,6 +44,9 @@ class Ground:
         mean_of: Prompts that `baseline="mean"` averages over; `prompts` when empty.
         weights: `[n_prompts]`, how much each prompt counts; 1 each when None.
         seed: Of whatever is random.
+
+    Attributes:
+        progress: Called by selectors that take long, in their own unit; None tells nobody.
 
     Raises:
         BehaviorError: There are no prompts.
@@ -72,19 +77,39 @@ class Ground:
         self.weights = _weights(weights, len(prompts))
         if candidates is not None:
             self.pool = self._as_pool(candidates)
+        self.progress: Progress | None = None
         self._known: dict[Hashable, tuple[Any, Cost]] = {}
         self._charged: set[Hashable] = set()
 
-    def afresh(self, *, seed: int | None = None, weights: ArrayLike | None = None) -> Ground:
+    def afresh(
+        self,
+        *,
+        seed: int | None = None,
+        weights: ArrayLike | None = None,
+        metric: str | None = None,
+    ) -> Ground:
         """The same prepared prompts, with nothing charged yet: a next selector pays for itself."""
         new = object.__new__(Ground)
         vars(new).update(vars(self))
         new._charged = set()
         if seed is not None:
             new.seed = seed
+        if metric is not None:
+            new.metric = metric
         if weights is not None:
             new.weights = _weights(np.asarray(weights, dtype=np.float64), len(self.prompts))
         return new
+
+    def reweighted(self, weights: ArrayLike) -> Ground:
+        """The same with other weights; what is paid for stays paid for."""
+        new = self.afresh(weights=weights)
+        new._charged, new.progress = self._charged, None
+        return new
+
+    def tell(self, done: int, total: int) -> None:
+        """Tell `progress`, if anybody listens."""
+        if self.progress is not None:
+            self.progress(done, total)
 
     @cached_property
     def pool(self) -> Pool:
@@ -131,29 +156,30 @@ class Ground:
             parts.append(torch.cat(each, 1).double().cpu().numpy())
         return self.mean(np.concatenate(parts).T)
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made once for all copies of this ground and charged once to each.
+    def once(self, key: Hashable, ask: Callable[[], T]) -> T:
+        """What `ask` answers, asked once for all copies of this ground and charged once to each.
 
-        It must not depend on weights or seed.
+        It may depend on the metric, and must not on weights or seed.
         """
+        key = self.metric, key
         if key not in self._known:
             before = self.model.spent
-            made = make()
-            self._known[key] = made, self.model.spent - before
+            answer = ask()
+            self._known[key] = answer, self.model.spent - before
         elif key not in self._charged:
             self.model.spent += self._known[key][1]
         self._charged.add(key)
-        return self._known[key][0]
+        found: T = self._known[key][0]
+        return found
 
     def effects(self, gradient: str = "full") -> NDArray[np.float64]:
         """First-order effect on the metric at the model itself: `[n, n_prompts]`.
 
         One forward and one backward pass; asked for again, none.
         """
-        found: NDArray[np.float64] = self.once(
+        return self.once(
             ("effects", gradient), lambda: self._gradients(self._slope_metric, gradient=gradient)
         )
-        return found
 
     def marginals(
         self, gates: Tensor, metric: str = "kl", *, gradient: str = "full"
@@ -172,19 +198,25 @@ class Ground:
     ) -> NDArray[np.float64]:
         """The metric of each row of gates `[n_sets, n]`, exactly: `[n_sets, n_prompts]`.
 
-        One forward pass a row.
+        One forward pass a row, from where it first differs from the first row.
+
+        Args:
+            gates: Of all candidates.
+            metric: See `pie_fast.metrics`.
+            rest: `free` or `baseline`, see `Replacer.run`.
+            progress: Called after each pass.
         """
         out = np.zeros((len(gates), len(self.prompts)))
         done, total = 0, len(gates) * len(self.setups)
         with torch.no_grad():
             for first, setup in self.setups:
-                per_pass = sets_per_pass(setup)
-                for at in range(0, len(gates), per_pass):
-                    part = gates[at : at + per_pass]
-                    run = self.model.run(setup, self.pool, part, rest=rest)
+                at_once = sets_per_pass(setup)
+                for rows, run in sweep(
+                    self.model, setup, self.pool, gates, rest=rest, at_once=at_once
+                ):
                     found = run_metric(setup, run, metric).double().cpu().numpy()
-                    out[at : at + len(part), first : first + len(setup.batch)] = found
-                    done += len(part)
+                    out[rows, first : first + len(setup.batch)] = found
+                    done += len(rows)
                     if progress is not None:
                         progress(done, total)
         return out

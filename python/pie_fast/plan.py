@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pie_fast.behaviors import Behavior
 from pie_fast.budget import check_between
@@ -10,7 +12,7 @@ from pie_fast.capture import default_switches
 from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.model import Switches
 from pie_fast.options import SMALLEST_POOL
-from pie_fast.selectors import Options
+from pie_fast.selectors import DUMP_METHODS, Options
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Plan:
         metric: Of the behaviour when None.
         baseline: Counterfactual where the behaviour has one, else mean, when None.
         error, attention, activations: See `Switches`.
-        gradient: `full` or `frozen`.
+        gradient: A rule of `pie_fast.gradients`.
         direction: Of the synergy.
         estimator: Of the synergy: `gradient-difference` or `exact`.
         pool_factor: The pool holds `max(pool_factor * K, 200)` features, or all active ones.
@@ -35,6 +37,8 @@ class Plan:
         stability: Bootstrap resamples of the selection prompts that are selected on again, to say
             how often each feature is; 0: none.
         pairs: Shortlist of the conditional gradient's pair moves; 0: none.
+        method_options: Of the selector, see `pie_fast.methods`; they come before every other
+            choice that has their name.
         curve: Also evaluate the selectors over budgets.
         batch_size: Prompts a batch.
     """
@@ -58,6 +62,7 @@ class Plan:
     pairs: int = 0
     curve: bool = True
     batch_size: int = 32
+    method_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.budget < 1:
@@ -73,6 +78,24 @@ class Plan:
         """The plan's method; `auto` is the best there is, which needs the model."""
         method = self.options.method
         return "conditional-gradient" if method == "auto" else method
+
+    @property
+    def by_registry(self) -> bool:
+        """`pie_fast.methods` runs the selector; for the others `discover` has their own stages."""
+        own_stage = self.method in (*DUMP_METHODS, "conditional-gradient")
+        return not own_stage or bool(self.method_options)
+
+    def selector_options(self, names: Collection[str]) -> dict[str, Any]:
+        """What the plan says of options of these names."""
+        said = {
+            **vars(self.options),
+            "gradient": self.gradient,
+            "direction": self.direction,
+            "estimator": self.estimator,
+            "synergy_prompts": self.synergy_prompts,
+            "pairs": self.pairs,
+        }
+        return {**{name: said[name] for name in names if name in said}, **self.method_options}
 
     def switches(self, behavior: Behavior) -> Switches:
         """Of every replacement run."""

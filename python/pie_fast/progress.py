@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +16,20 @@ class Reporter:
 
     Args:
         visible: Show progress bars on standard error.
+        notes: Print notes there.
 
     Attributes:
         timings: Stage -> seconds.
     """
 
-    def __init__(self, *, visible: bool = False) -> None:
-        self.visible = visible
+    def __init__(self, *, visible: bool = False, notes: bool = False) -> None:
+        self.visible, self.notes = visible, notes
         self.timings: dict[str, float] = {}
+
+    def note(self, text: str) -> None:
+        """Tell something that is no error."""
+        if self.notes:
+            print(f"pie-fast: note: {text}", file=sys.stderr)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Advance]:

@@ -74,7 +74,7 @@ class ReplacementModel(Replacer):
     Attributes:
         switches: What happens to features that are not kept; a baseline of None is the
             counterfactual where every prompt has one, else the mean.
-        gradient: `full` or `frozen`, of every attribution.
+        gradient: A rule of `pie_fast.gradients`, of every attribution.
         batch_size: Prompts a batch.
         directions: The directions of importance that `importances` measures itself.
     """

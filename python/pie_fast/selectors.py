@@ -5,6 +5,8 @@ magnitude     largest mean activation
 fap           largest FAP score
 fap-synergy   greedy: score plus the synergy with what is selected
 paper         fap-synergy below K = 100, fap from there on
+
+Those of `pie_fast.methods` need the model.
 """
 
 from __future__ import annotations
@@ -19,12 +21,26 @@ from numpy.typing import NDArray
 
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.method_names import DUMP_METHODS, METHODS, MODEL_METHODS
 from pie_fast.options import SMALLEST_POOL
 from pie_fast.select import greedy_select
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.types import FeatureId
 
-METHODS = ("random", "magnitude", "fap", "fap-synergy", "paper", "conditional-gradient", "auto")
+__all__ = [
+    "DUMP_METHODS",
+    "METHODS",
+    "MODEL_METHODS",
+    "STRICT_BELOW",
+    "Options",
+    "Ranked",
+    "as_asked",
+    "check_pool",
+    "extend_by_rank",
+    "read_features",
+    "select_features",
+    "selector_orders",
+]
 
 #: from this budget on the paper's method no longer reranks
 STRICT_BELOW = 100
@@ -119,7 +135,7 @@ def select_features(
 
     Raises:
         BudgetError: Negative, above the number of active features, or above the pool.
-        PieFastError: `fap-synergy` without a synergy matrix.
+        PieFastError: `fap-synergy` without a synergy matrix, or a method that needs the model.
     """
     options = options or Options()
     if budget < 0:
@@ -131,8 +147,8 @@ def select_features(
     if selector == "fap-synergy":
         ids, scores, extra = _by_synergy(dump, budget, options, synergy)
         settings.update(extra)
-    elif selector == "conditional-gradient":
-        raise PieFastError("method 'conditional-gradient' needs the model: pie-fast discover")
+    elif selector not in DUMP_METHODS:
+        raise PieFastError(f"method {selector!r} needs the model: pie-fast discover")
     elif selector == "random":
         ids, scores = _at_random(dump, budget, options)
     else:

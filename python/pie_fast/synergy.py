@@ -36,7 +36,8 @@ Progress = Callable[[int, int], None]
 def model_calls(estimator: str, pool_size: int) -> tuple[int, int]:
     """Forward and backward passes over all prompts that a whole matrix takes."""
     if estimator == "exact":
-        return 1 + pool_size + pool_size * (pool_size - 1) // 2, 0
+        # Each row runs its own feature again, for its pairs to begin with.
+        return 1 + 2 * pool_size + pool_size * (pool_size - 1) // 2, 0
     return 1 + pool_size, 1 + pool_size
 
 
@@ -86,7 +87,7 @@ class SynergyEstimator:
             batch_size=batch_size,
             mean_of=mean_of,
         )
-        self._singles: NDArray[np.float64] | None = None
+        self._alone: NDArray[np.float64] | None = None
         self._still: dict[int, NDArray[np.float64]] = {}
 
     def rows(self, rows: Sequence[int]) -> NDArray[np.float64]:
@@ -115,15 +116,15 @@ class SynergyEstimator:
 
     def _exact(self, rows: Sequence[int]) -> NDArray[np.float64]:
         size = len(self.pool)
-        if self._singles is None:
-            self._singles = self._patcher.effects([(i,) for i in range(size)])
-        pairs = [(i, j) for i in rows for j in range(i + 1, size)]
-        joint = self._patcher.effects(pairs)
-        place = {row: n for n, row in enumerate(rows)}
+        if self._alone is None:
+            self._alone = self._patcher.values([(), *((i,) for i in range(size))])
+        none, alone = self._alone[0], self._alone[1:]
         out = np.zeros((len(rows), size))
-        for (i, j), together in zip(pairs, joint, strict=True):
-            out[place[i], j] = (together - self._singles[i] - self._singles[j]).mean()
-        return out
+        for place, i in enumerate(rows):
+            # Row by row: the pairs of i share its run up to the layer of the other one.
+            both = self._patcher.values([(i,), *((i, j) for j in range(i + 1, size))])[1:]
+            out[place, i + 1 :] = (both - alone[i] - alone[i + 1 :] + none).mean(1)
+        return -out if self._patcher.noising else out
 
     def _differences(self, rows: Sequence[int]) -> NDArray[np.float64]:
         total = np.zeros((len(rows), len(self.pool)))

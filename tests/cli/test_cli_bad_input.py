@@ -57,6 +57,35 @@ def test_a_budget_too_large_for_the_model_keeps_its_capture(world: World, tmp_pa
     assert len(said.json["features"]) == 5
 
 
+@pytest.mark.parametrize("method", ["conditional-gradient", "relp", "exact", "acdc"])
+def test_select_refuses_what_needs_the_model(dump: Path, method: str) -> None:
+    said = run_cli("select", dump, "-k", 3, "--method", method)
+    said.refused(f"method '{method}' needs the model: pie-fast discover")
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "said"),
+    [
+        ("acdc", "pool", "'pool' of selector acdc is not KEY=VALUE"),
+        ("acdc", "pool=many", "option pool of selector acdc is 'many', must be an integer"),
+        ("acdc", "depth=2", "acdc has no option 'depth'; it has: pool, sweeps, block, rank_by"),
+        ("random", "luck=2", "random has no option 'luck'; it has: none"),
+        ("paper", "pool=2", "selector 'paper' is not one of random"),
+    ],
+)
+def test_options_of_a_method(
+    world: World, tmp_path: Path, method: str, option: str, said: str
+) -> None:
+    outcome = discover(world, tmp_path / "run", "--method", method, "--method-option", option)
+    outcome.refused(said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_value_of_an_option(world: World, tmp_path: Path) -> None:
+    given = ("--method", "fap-ig", "--method-option", "steps=0")
+    discover(world, tmp_path / "run", *given).refused("steps is 0, must be at least 1")
+
+
 def test_pool_above_the_active_features(world: World, dump: Path) -> None:
     said = run_cli("synergy", dump, *world.model_and_clt, "--pool", 1000)
     said.refused("pool 1000", "active features")

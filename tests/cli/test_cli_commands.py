@@ -25,6 +25,7 @@ def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
     assert [(told["layer"], told["index"]) for told in result["interpretations"]] == named
     assert result["n_interpreted"] == BUDGET
     assert all(told["label"] for told in result["interpretations"])
+    assert result["cost"] == {"forward": 2.0, "backward": 2.0}, "five features a pass"
     evaluation = result["evaluation"]
     assert len(evaluation["kl_divergences"]) == N_HELD_OUT
     mean = float(np.mean(evaluation["kl_divergences"]))
@@ -69,6 +70,65 @@ def test_discover_prints_tables_for_people(world: World, tmp_path: Path) -> None
     assert "kept 5 of" in " ".join(said.stdout.split())
     assert "errors dropped" in said.stdout
     assert not (tmp_path / "run" / "dump" / "synergy.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "forward", "backward", "note"),
+    [
+        ("random", [], 0, 0, ""),
+        ("fap", ["gradient=gim"], 1, 1, ""),
+        ("fap-ig", ["steps=3", "metric=kl"], 3, 3, ""),
+        ("conditional-shortlist", ["shortlist=2"], 6 * (1 + 3), 6, ""),
+        ("conditional-gradient", ["batch=2"], 3, 3, ""),
+        ("exact", [], None, 0, "exact takes at most"),
+        ("acdc", ["pool=20", "sweeps=3"], None, 1, "acdc takes at most 123 forward and 1 backward"),
+        ("fap-synergy", [], None, None, "fap-synergy takes about"),
+        ("fap-synergy", ["pool=12", "direction=both"], None, None, "fap-synergy takes at most"),
+    ],
+)
+def test_any_selector_finds_a_circuit(
+    world: World,
+    tmp_path: Path,
+    method: str,
+    options: list[str],
+    forward: int | None,
+    backward: int | None,
+    note: str,
+) -> None:
+    given = [part for option in options for part in ("--method-option", option)]
+    said = run_cli(
+        *("discover", *world.sources, "-k", 6, "--method", method, *given, "--no-curve"),
+        *("--out", tmp_path / "run", "--stability", 3, "--json"),
+    )
+    result = said.json
+    assert result["selector"] == method and len(result["features"]) == 6
+    assert result["settings"]["budget"] == 6
+    for option in options:
+        name, value = option.split("=")
+        assert str(result["settings"]["method_options"][name]) == value
+    cost = result["cost"]
+    assert forward is None or cost["forward"] == forward
+    assert backward is None or cost["backward"] == backward
+    assert cost["forward"] >= cost["backward"] >= 0
+    assert note in said.stderr and said.stderr.count("note:") == bool(note)
+    again = [row.get("stability") for row in result["features"]]
+    known = method not in ("random", "acdc")  # to sweep again would cost as much each time
+    assert all((share is not None) == known for share in again)
+
+
+@pytest.mark.parametrize("method", ["relp", "acdc"])
+def test_the_curve_has_the_method_of_the_run(world: World, tmp_path: Path, method: str) -> None:
+    sweep = ("--method-option", "pool=20", "--method-option", "sweeps=2")
+    said = run_cli(
+        *("discover", *world.sources, "-k", 6, "--method", method, "--out", tmp_path / "run"),
+        *(sweep if method == "acdc" else ()),
+        "--json",
+    )
+    curve = said.json["curves"][method]
+    budgets = [point["budget"] for point in curve]
+    assert budgets == [6] if method == "acdc" else [5, 6, 10, 20, 35, 50, 75, 100]
+    mine = next(point for point in curve if point["budget"] == 6)
+    assert mine["mean_kl"] == pytest.approx(said.json["evaluation"]["mean_kl"], abs=1e-5)
 
 
 def test_capture_writes_a_dump(captured: tuple[Path, Outcome]) -> None:

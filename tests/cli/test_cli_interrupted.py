@@ -203,9 +203,17 @@ def test_full_disk_during_synergy(
     assert set(contents(dump)) == {*before, "synergy.safetensors"}
 
 
-@pytest.mark.parametrize("stage", ["capture", "measure_synergy", "evaluate_circuit", "write_json"])
+@pytest.mark.parametrize(
+    ("module", "stage"),
+    [
+        ("selecting", "capture"),
+        ("selecting", "measure_synergy"),
+        ("discover", "evaluate_circuit"),
+        ("discover", "write_json"),
+    ],
+)
 def test_a_failure_under_force_leaves_the_old_run(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, stage: str
 ) -> None:
     out = tmp_path / "run"
     command = ("discover", *world.sources, "--method", "fap-synergy", "--no-curve", "--out", out)
@@ -216,7 +224,7 @@ def test_a_failure_under_force_leaves_the_old_run(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"pie_fast.discover.{stage}", full)
+        patch.setattr(f"pie_fast.{module}.{stage}", full)
         run_cli(*command, "-k", 4, "--force").refused("No space left")
     assert contents(out) == before
     # Where nothing was begun, nothing is left.

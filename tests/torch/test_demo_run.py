@@ -105,3 +105,26 @@ def test_a_run_with_pair_moves_counts_their_runs(
     assert result["settings"]["pairs"] == 4
     assert result["settings"]["runs"] > 0
     assert len(result["features"]) == 6
+
+
+@pytest.mark.parametrize("method", ["fap-ig", "acdc"])
+def test_an_automatic_budget_of_any_selector(
+    demo_model: ReplacementModel, tmp_path: Path, method: str
+) -> None:
+    ioi = load_behavior("ioi", tokenizer=demo_model.host.tokenizer, n_prompts=32)
+    plan = Plan(
+        None,
+        Options(method=method),
+        target_fidelity=0.2,
+        curve=False,
+        ablation_prompts=4,
+        method_options={"steps": 2} if method == "fap-ig" else {"pool": 60, "sweeps": 4},
+    )
+    result = discover(demo_model, ioi, plan, tmp_path / "run")
+    choice = result["budget_choice"]
+    assert len(result["features"]) == choice["budget"] == result["settings"]["budget"]
+    assert result["selector"] == method
+    if method == "fap-ig":
+        assert result["cost"] == {"forward": 2.0, "backward": 2.0}, "one order for every budget"
+    else:
+        assert result["cost"]["forward"] > 60, "the sweeps of all budgets that were tried"

@@ -105,7 +105,7 @@ def test_patching_nothing_has_no_effect(tiny_model: ReplacementModel) -> None:
 
 
 def test_costs_are_told_before_the_run() -> None:
-    assert model_calls("exact", 24) == (1 + 24 + 276, 0)
+    assert model_calls("exact", 24) == (1 + 2 * 24 + 276, 0)
     assert model_calls("gradient-difference", 200) == (201, 201)
 
 

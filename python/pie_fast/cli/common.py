@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pie_fast.gradients import GRADIENTS
+from pie_fast.method_names import METHODS
+
 if TYPE_CHECKING:
     from pie_fast.behaviors import Behavior
     from pie_fast.dump import FeatureDump
@@ -33,11 +36,9 @@ class Baseline(StrEnum):
     counterfactual = "counterfactual"
 
 
-class Gradient(StrEnum):
-    """Through what the gradient is taken."""
-
-    full = "full"
-    frozen = "frozen"
+# Made of the names themselves, so that none is missing.
+Gradient = StrEnum("Gradient", {name: name for name in GRADIENTS})  # type: ignore[misc]
+Method = StrEnum("Method", {name: name for name in METHODS})  # type: ignore[misc]
 
 
 class Direction(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ from pie_fast.cli.common import (
     Gradient,
     GradientOption,
     JsonOption,
+    Method,
     MetricOption,
     ModelOption,
     OutOption,
@@ -38,18 +39,6 @@ from pie_fast.cli.common import (
     terminal,
 )
 from pie_fast.cli.selecting import BonusOption, FormOption
-
-
-class AnyMethod(StrEnum):
-    """Every selector."""
-
-    random = "random"
-    magnitude = "magnitude"
-    fap = "fap"
-    fap_synergy = "fap-synergy"
-    paper = "paper"
-    conditional_gradient = "conditional-gradient"
-    auto = "auto"
 
 
 def _check_budget(text: str) -> str:
@@ -98,8 +87,16 @@ PairsOption = Annotated[
     ),
 ]
 AnyMethodOption = Annotated[
-    AnyMethod,
+    Method,
     typer.Option("--method", help="The selector; auto is the best, conditional-gradient."),
+]
+MethodOptionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method-option",
+        metavar="KEY=VALUE",
+        help="An option of the selector (repeatable); a wrong one tells which there are.",
+    ),
 ]
 
 
@@ -114,7 +111,8 @@ def demo(
     budget: AnyBudgetOption = "50",
     target_fidelity: TargetOption = 0.9,
     stability: StabilityOption = 5,
-    method: AnyMethodOption = AnyMethod.auto,
+    method: AnyMethodOption = Method["auto"],
+    method_option: MethodOptionsOption = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Keep the run here, not in a temporary folder."),
@@ -143,6 +141,7 @@ def demo(
             "synergy_prompts": 16,
         },
         options={"method": method.value, "seed": seed},
+        method_options=method_option or [],
         device=device,
         n_prompts=None,
         force=force,
@@ -160,13 +159,14 @@ def discover(
     target_fidelity: TargetOption = 0.9,
     stability: StabilityOption = 10,
     pairs: PairsOption = 0,
-    method: AnyMethodOption = AnyMethod.auto,
+    method: AnyMethodOption = Method["auto"],
+    method_option: MethodOptionsOption = None,
     rank_by: RankByOption = RankBy.mean_abs,
     form: FormOption = Form.clipped,
     bonus: BonusOption = Bonus.mean,
     metric: MetricOption = None,
     baseline: BaselineOption = None,
-    gradient: GradientOption = Gradient.full,
+    gradient: GradientOption = Gradient["full"],
     direction: DirectionOption = Direction.noising,
     estimator: EstimatorOption = Estimator.gradient_difference,
     pool_factor: Annotated[
@@ -209,6 +209,7 @@ def discover(
             "bonus": bonus.value,
             "seed": seed,
         },
+        method_options=method_option or [],
         device=device,
         n_prompts=prompts,
         force=force,
@@ -225,6 +226,7 @@ def _discover(
     *,
     plan: dict[str, Any],
     options: dict[str, Any],
+    method_options: list[str],
     device: str,
     n_prompts: int | None,
     force: bool,
@@ -236,12 +238,16 @@ def _discover(
     # Before minutes of work: what can be refused at once is.
     check_new_folder(out, force=force, resume=resume)
     from pie_fast.discover import discover as run
+    from pie_fast.methods import selector_named
     from pie_fast.plan import Plan
     from pie_fast.progress import Reporter
     from pie_fast.selectors import Options
 
     chosen = Plan(**plan, options=Options(**options))
-    reporter = Reporter(visible=terminal())
+    if method_options:
+        read = selector_named(chosen.method).read_options(method_options)
+        chosen = replace(chosen, method_options=read)
+    reporter = Reporter(visible=terminal(), notes=True)
     with reporter.stage("load"):
         loaded, found = load(model, clt, behavior, device, n_prompts, options["seed"])
     result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)

@@ -54,7 +54,7 @@ def capture(
     out: OutOption,
     metric: MetricOption = None,
     baseline: BaselineOption = None,
-    gradient: GradientOption = Gradient.full,
+    gradient: GradientOption = Gradient["full"],
     split: Annotated[Split, typer.Option("--split", help="Whose prompts.")] = Split.selection,
     prompts: PromptsOption = None,
     batch_size: BatchOption = 32,

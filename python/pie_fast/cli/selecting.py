@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,26 +13,19 @@ from pie_fast.cli.common import (
     ForceOption,
     Form,
     JsonOption,
+    Method,
     RankBy,
     RankByOption,
     SeedOption,
     open_noting,
     print_json,
 )
+from pie_fast.method_names import DUMP_METHODS
 
-
-class Method(StrEnum):
-    """Selectors that need a dump only."""
-
-    random = "random"
-    magnitude = "magnitude"
-    fap = "fap"
-    fap_synergy = "fap-synergy"
-    paper = "paper"
-    auto = "auto"
-
-
-MethodOption = Annotated[Method, typer.Option("--method", help="The selector.")]
+# Those that need the model are known too, so that they are refused with what to do.
+MethodOption = Annotated[
+    Method, typer.Option("--method", metavar="|".join(DUMP_METHODS), help="The selector.")
+]
 FormOption = Annotated[Form, typer.Option("--synergy-form", help="Clipped at 0, or signed.")]
 BonusOption = Annotated[Bonus, typer.Option("--bonus", help="Mean or sum of the synergies.")]
 
@@ -46,7 +38,7 @@ def register(app: typer.Typer) -> None:
 def select(
     dump: Annotated[Path, typer.Argument(help="A feature dump.")],
     budget: BudgetOption,
-    method: MethodOption = Method.fap,
+    method: MethodOption = Method["fap"],
     synergy: Annotated[
         Path | None,
         typer.Option("--synergy", help="A synergy file; by default the dump's own."),

@@ -44,10 +44,14 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
         f"kept {len(result['features'])} of {result['n_active']} active features "
         f"({result['n_dictionary']} in the dictionary), interpreted {result['n_interpreted']}; "
         f"behaviour {settings['behavior']}, baseline {settings['baseline']}, "
-        f"selector {result['selector']}; {spent:.1f} s",
+        f"selector {result['selector']} ({_passes(result['cost'])}); {spent:.1f} s",
         highlight=False,
     )
     console.print(f"files: {folder / 'result.json'}, {folder / 'dump'}", highlight=False)
+
+
+def _passes(cost: Mapping[str, float]) -> str:
+    return f"{cost['forward']:g} forward and {cost['backward']:g} backward passes"
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pie_fast.errors import PieFastError
 from pie_fast.ground import Ground
-from pie_fast.methods import grown, pairwise, single
+from pie_fast.methods import acdc, exact, grown, integrated, pairwise, single
 from pie_fast.methods.selector import Selector
 from pie_fast.selectors import Ranked
 
@@ -21,7 +21,24 @@ SELECTORS = {
         Selector("random", "active features in random order", single.at_random),
         Selector("magnitude", "largest mean activation", single.magnitude),
         Selector("fap", "largest first-order effect at the model itself", single.fap),
-        Selector("fap-synergy", "score plus synergy with what is selected", pairwise.fap_synergy),
+        Selector("fap-ig", "effects integrated from nothing to everything", integrated.fap_ig),
+        Selector("relp", "fap by the RelP rule of the gradient", single.relp),
+        Selector("gim", "fap by the GIM rule of the gradient", single.gim),
+        Selector("exact", "largest effect by ablation", exact.exact, cost=exact.cost),
+        Selector(
+            "acdc",
+            "what a sweep of removals leaves, its threshold bisected",
+            acdc.acdc,
+            nested=False,
+            redundancy_aware=True,
+            cost=acdc.cost,
+        ),
+        Selector(
+            "fap-synergy",
+            "score plus synergy with what is selected",
+            pairwise.fap_synergy,
+            cost=pairwise.cost,
+        ),
         Selector(
             "conditional-gradient",
             "largest gradient at the circuit so far, a few a pass",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pie_fast.cost import Cost
 from pie_fast.errors import PieFastError
 from pie_fast.ground import Ground
 from pie_fast.methods.selector import Order
 from pie_fast.methods.single import as_score
 from pie_fast.options import SMALLEST_POOL
 from pie_fast.select import greedy_select
-from pie_fast.synergy import SynergyEstimator
+from pie_fast.synergy import BLOCK_ROWS, SynergyEstimator, model_calls
 
 DIRECTIONS = {
     "noising": ("noising",),
@@ -64,6 +65,26 @@ def fap_synergy(
     return whole, score[whole]
 
 
+def cost(
+    ground: Ground,
+    k: int,
+    *,
+    direction: str,
+    estimator: str,
+    pool: int,
+    synergy_prompts: int,
+    **_: Any,
+) -> Cost:
+    """A row for each of the pool, and at most 2 runs to prepare, in every direction."""
+    size = min(max(pool, k), len(ground))
+    forward, backward = model_calls(estimator, size)
+    if estimator == "exact":
+        forward += -(-size // BLOCK_ROWS)  # each block of rows measures what nothing moves anew
+    n_prompts = min(synergy_prompts, len(ground.prompts))
+    rows = Cost(forward + 2, backward).times(n_prompts * len(DIRECTIONS[direction]))
+    return rows + Cost(1, 1).times(len(ground.prompts))
+
+
 def _matrix(
     ground: Ground, best: NDArray[np.int64], direction: str, estimator: str, n_prompts: int
 ) -> NDArray[np.float64]:
@@ -78,9 +99,7 @@ def _matrix(
             direction=direction,
             batch_size=ground.batch_size,
             mean_of=ground.mean_of,
-        ).matrix()
+        ).matrix(ground.tell)
 
-    found: NDArray[np.float64] = ground.once(
-        ("synergy", direction, estimator, n_prompts, best.tobytes()), measure
-    )
-    return found
+    key = ("synergy", direction, estimator, n_prompts, best.tobytes())
+    return ground.once(key, measure)

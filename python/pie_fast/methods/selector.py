@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pie_fast.cost import Cost
 from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.ground import Ground
 from pie_fast.selectors import Ranked
@@ -29,6 +30,8 @@ class Selector:
         nested: The first j of k features are what j selects, so that one run serves every budget;
             of conditional gradients where a pass ends at j.
         redundancy_aware: Does not take both of two features where the second adds nothing.
+        cost: From the same arguments as `rule` to the most that it costs, where that is much and
+            known before.
     """
 
     name: str
@@ -36,12 +39,42 @@ class Selector:
     rule: Callable[..., Order]
     nested: bool = True
     redundancy_aware: bool = False
+    cost: Callable[..., Cost] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """Option -> default."""
         parameters = list(inspect.signature(self.rule).parameters.values())[2:]
         return {p.name: p.default for p in parameters}
+
+    def read_options(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Options as `KEY=VALUE`, each read as what its default is.
+
+        Raises:
+            PieFastError: No such option, no value, or not of that kind.
+        """
+        found = {}
+        for text in texts:
+            name, given, value = text.partition("=")
+            if not given:
+                raise PieFastError(f"option {text!r} of selector {self.name} is not KEY=VALUE")
+            self._check([name])
+            kind = type(self.options[name])
+            try:
+                found[name] = kind(value)
+            except ValueError:
+                raise PieFastError(
+                    f"option {name} of selector {self.name} is {value!r}, must be "
+                    f"{'an integer' if kind is int else 'a number'}"
+                ) from None
+        return found
+
+    def planned(self, ground: Ground, k: int, **options: Any) -> Cost | None:
+        """The most that `select` costs; None where it is little or not known before."""
+        if self.cost is None:
+            return None
+        self._check(options)
+        return self.cost(ground, k, **{**self.options, **options})
 
     def select(self, ground: Ground, k: int, **options: Any) -> Ranked:
         """The first k features, with what they cost.
@@ -55,23 +88,31 @@ class Selector:
             BudgetError: `k` is negative or above the number of candidates.
             PieFastError: An option that the selector does not have.
         """
+        return self.order(ground, k, **options).first(k)
+
+    def order(self, ground: Ground, k: int, **options: Any) -> Ranked:
+        """`select`, with as many more as cost nothing; none where the selector is not nested."""
         if not 0 <= k <= len(ground):
             raise BudgetError(f"budget {k} is outside 0 to {len(ground)}, the number of candidates")
-        for name in options:
-            if name not in self.options:
-                known = ", ".join(self.options) or "none"
-                raise PieFastError(f"selector {self.name} has no option {name!r}; it has: {known}")
+        self._check(options)
         before = ground.model.spent
         places, scores = self.rule(ground, k, **options)
         spent = ground.model.spent - before
-        return Ranked(
-            ground.pool.global_ids[places][:k],
-            np.asarray(scores, dtype=np.float64)[:k],
+        whole = Ranked(
+            ground.pool.global_ids[places],
+            np.asarray(scores, dtype=np.float64),
             self.name,
             ground.model.clt.n_features,
             {**self.options, **options, "budget": k},
             spent.passes(len(ground.prompts)),
         )
+        return whole if self.nested else whole.first(k)
+
+    def _check(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise PieFastError(f"selector {self.name} has no option {name!r}; it has: {known}")
 
 
 def ranked(scores: NDArray[np.float64]) -> Order:

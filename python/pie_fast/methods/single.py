@@ -26,6 +26,26 @@ def fap(ground: Ground, k: int, *, rank_by: str = "mean_abs", gradient: str = "f
     return ranked(as_score(ground, ground.effects(gradient), rank_by))
 
 
+def relp(ground: Ground, k: int, *, rank_by: str = "mean_abs", patterns: str = "full") -> Order:
+    """The same by RelP's rule of the gradient.
+
+    Args:
+        rank_by: How effects on prompts become a score.
+        patterns: Of attention: `full` differentiates them, `constant` does not (the AH rule).
+
+    Raises:
+        PieFastError: Unknown `rank_by` or `patterns`.
+    """
+    if patterns not in ("full", "constant"):
+        raise PieFastError(f"patterns is {patterns!r}, must be full or constant")
+    return fap(ground, k, rank_by=rank_by, gradient="relp" if patterns == "full" else "relp-ah")
+
+
+def gim(ground: Ground, k: int, *, rank_by: str = "mean_abs") -> Order:
+    """The same by GIM's rule of the gradient."""
+    return fap(ground, k, rank_by=rank_by, gradient="gim")
+
+
 def as_score(ground: Ground, effects: NDArray[np.float64], rank_by: str) -> NDArray[np.float64]:
     """Effects `[n, n_prompts]` as one score each: `[n]`.
 

@@ -6,12 +6,14 @@ from pie_fast.model.loading import load_host, resolve_device
 from pie_fast.model.pool import Pool
 from pie_fast.model.replacement import Replacer
 from pie_fast.model.settings import Switches
-from pie_fast.model.state import Run, Setup
+from pie_fast.model.state import Prefix, Run, Setup
+from pie_fast.model.sweep import sweep
 
 __all__ = [
     "Batch",
     "Host",
     "Pool",
+    "Prefix",
     "Replacer",
     "Run",
     "Setup",
@@ -20,4 +22,5 @@ __all__ = [
     "load_host",
     "make_batch",
     "resolve_device",
+    "sweep",
 ]

@@ -3,6 +3,8 @@
 With the rest free, the run is the clean one up to the first layer that has a moved feature: below
 it the model's own MLP outputs stand, and at it only what the moved features no longer write is
 taken off what all features wrote there. From the next layer on everything is encoded anew.
+
+A run may also begin with the prefix of another one that agrees with it below some layer.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pie_fast.clt import Clt, Columns
+from pie_fast.gradients import RULES
 from pie_fast.model.host import Hook
 from pie_fast.model.pool import Pool
-from pie_fast.model.state import Setup
+from pie_fast.model.state import Prefix, Setup
 
 
 class Assembly:
@@ -33,6 +36,7 @@ class Assembly:
         gates: Tensor | None,
         rest: str,
         gradient: str | None,
+        prefix: Prefix | None = None,
     ) -> None:
         self.clt, self.setup, self.pool, self.rest = clt, setup, pool, rest
         self.gradient = gradient
@@ -44,17 +48,18 @@ class Assembly:
         self.deltas: list[Tensor] = []
         self._writes: list[Tensor | None] = [None] * clt.n_layers
         self.first = self._first_moved()
+        if prefix is not None:
+            self._begin_with(prefix)
 
     def reader(self, layer: int) -> Hook:
         """The hook that encodes what `layer` reads."""
 
         def read(x: Tensor) -> None:
             x = x.to(self.clt.b_dec.dtype)
-            if self.gradient == "frozen":
+            if self.gradient is not None and not RULES[self.gradient].features:
                 x = x.detach()
             if layer < self.first:
-                self.terms.append(Columns(x.new_zeros(0, dtype=torch.int64), x.new_zeros(1, 1, 0)))
-                self.deltas.append(x.new_zeros(1, 1, 0))
+                self._skip(x)
                 return
             ids, a, b = self._features(layer, x)
             gate = self._gate(layer, ids)
@@ -78,6 +83,14 @@ class Assembly:
 
         return read
 
+    def keeper(self, layer: int, kept: dict[int, Prefix]) -> Hook:
+        """The hook that keeps where the run stands when it enters the block of `layer`."""
+
+        def keep(residual: Tensor) -> None:
+            kept[layer] = Prefix(layer, residual, self.first, tuple(self._writes[layer:]))
+
+        return keep
+
     def writer(self, layer: int) -> Hook:
         """The hook that replaces the MLP output of `layer`."""
 
@@ -96,6 +109,20 @@ class Assembly:
 
         return write
 
+    def _skip(self, like: Tensor) -> None:
+        """A layer that has no features in play."""
+        self.terms.append(Columns(like.new_zeros(0, dtype=torch.int64), like.new_zeros(1, 1, 0)))
+        self.deltas.append(like.new_zeros(1, 1, 0))
+
+    def _begin_with(self, prefix: Prefix) -> None:
+        for _ in range(prefix.layer):
+            self._skip(prefix.residual)
+        # Where the other run had moved nothing yet, the first moved layer is one of this run.
+        if prefix.first < prefix.layer:
+            self.first = prefix.first
+            for target, so_far in enumerate(prefix.writes, start=prefix.layer):
+                self._writes[target] = None if so_far is None else so_far.repeat(self.n_sets, 1, 1)
+
     def _features(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Ids in play, their activations `a` and baselines `b`, `[n_sets * batch, n_pos, n]`."""
         encoder, base = self.clt.encoders[layer], self.setup.baseline[layer]
@@ -108,15 +135,16 @@ class Assembly:
             assert self.pool is not None, "only a pool can be kept while the rest is at baseline"
             ids = self.pool.by_layer[layer]
             a = self._clean(layer, ids) if frozen else encoder.encode_only(x, ids)
-        elif frozen:
-            ids = torch.unique(torch.cat([self.setup.clean[layer].ids, base.ids]))
-            a = self._clean(layer, ids)
         else:
             also = base.ids
             if self.pool is not None:
                 also = torch.cat([also, self.pool.by_layer[layer]])
-            columns = encoder.encode(x, also)
-            ids, a = columns.ids, columns.values
+            if frozen:
+                ids = torch.unique(torch.cat([self.setup.clean[layer].ids, also]))
+                a = self._clean(layer, ids)
+            else:
+                columns = encoder.encode(x, also)
+                ids, a = columns.ids, columns.values
         b = base.at(ids)
         if len(b) > 1:
             b = b.repeat(self.n_sets, 1, 1)

@@ -1,13 +1,14 @@
 """The language model itself: a TransformerBridge, driven by hooks.
 
-Two things make replacement runs cheap. The MLPs are stepped over, because their output is replaced
-anyway; and only the answer position is unembedded.
+Three things make replacement runs cheap. The MLPs are stepped over, because their output is
+replaced anyway; so are the blocks below a prefix; and only the answer position is unembedded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ class Host:
         self.vocab_size = int(bridge.cfg.d_vocab)
         for parameter in bridge.parameters():
             parameter.requires_grad_(False)
+        self._returns_tuple = False
+        self._learn_returned()
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +86,7 @@ class Host:
         hooks: list[tuple[str, Hook]],
         *,
         skip_mlps: bool = False,
+        start: int = 0,
     ) -> Tensor:
         """One forward pass.
 
@@ -91,6 +95,8 @@ class Host:
             answer_position: `[n]`, the position whose logits are wanted.
             hooks: Full hook names with what to call there, in order of the pass.
             skip_mlps: Step over the MLPs; their outputs must then be replaced by a hook.
+            start: Step over the blocks below this one; what enters it must then be replaced by a
+                hook. (TransformerLens' `start_at_layer` computes them and drops the outcome.)
 
         Returns:
             `[n, vocab]` float32 logits.
@@ -102,7 +108,7 @@ class Host:
 
         points = [(name, _without_name(hook)) for name, hook in hooks]
         points.append(("unembed.hook_in", _without_name(at_answer)))
-        with self.bridge.hooks(fwd_hooks=points), _stepped_over(self.bridge, skip_mlps):
+        with self.bridge.hooks(fwd_hooks=points), self._stepped_over(skip_mlps, start):
             logits: Tensor = self.bridge(tokens, return_type="logits")
         answers: Tensor = logits[:, 0].float()
         return answers
@@ -116,6 +122,37 @@ class Host:
         folded: Tensor = gain[:, None] * head.T
         return folded
 
+    def _learn_returned(self) -> None:
+        """See in the first pass whether blocks return a tuple: that depends on architecture."""
+
+        def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._returns_tuple = isinstance(output, tuple)
+            seen.remove()
+
+        seen = self.bridge.blocks[0].original_component.register_forward_hook(look)
+
+    @contextmanager
+    def _stepped_over(self, mlps: bool, n_blocks: int) -> Iterator[None]:
+        blocks = list(islice(self.bridge.blocks, n_blocks))
+        stepped = {block.original_component: self._block_stub for block in blocks}
+        if mlps:
+            above = islice(self.bridge.blocks, n_blocks, None)
+            stepped |= {block.mlp.original_component: _stub for block in above}
+        for module, stub in stepped.items():
+            module.forward = stub
+        try:
+            yield
+        finally:
+            for module in stepped:
+                del module.forward
+
+    def _block_stub(self, x: Tensor, *_: Any, **__: Any) -> Any:
+        return (x,) if self._returns_tuple else x
+
+
+def _stub(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return x
+
 
 def _usable(tokenizer: Any) -> Any:
     """None for what transformers invents where a checkpoint has none: special tokens only."""
@@ -127,17 +164,3 @@ def _usable(tokenizer: Any) -> Any:
 def _without_name(hook: Hook) -> Callable[..., Tensor | None]:
     # TransformerLens passes the hook point too; nothing here needs it.
     return lambda x, hook=None, call=hook: call(x)
-
-
-@contextmanager
-def _stepped_over(bridge: Any, enabled: bool) -> Iterator[None]:
-    modules: list[nn.Module] = []
-    if enabled:
-        modules = [block.mlp.original_component for block in bridge.blocks]
-    for module in modules:
-        module.forward = lambda x, *_, **__: x
-    try:
-        yield
-    finally:
-        for module in modules:
-            del module.forward

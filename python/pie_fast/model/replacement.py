@@ -16,7 +16,8 @@ to a gate is the feature's first-order effect (FAP, METHODS.md section 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,12 +27,14 @@ from pie_fast.behaviors import Prompt
 from pie_fast.clt import Clt, Columns
 from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
+from pie_fast.gradients import RULES, check_gradient
 from pie_fast.model.assembly import Assembly
+from pie_fast.model.backward import backward_hooks
 from pie_fast.model.batch import Batch, batches, make_batch
 from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
 from pie_fast.model.settings import Switches
-from pie_fast.model.state import Run, Setup
+from pie_fast.model.state import Prefix, Run, Setup
 
 
 class Replacer:
@@ -132,6 +135,8 @@ class Replacer:
         *,
         rest: str = "free",
         gradient: str | None = None,
+        prefix: Prefix | None = None,
+        keep: Collection[int] = (),
     ) -> Run:
         """One forward pass of the replacement model for every row of gates.
 
@@ -140,28 +145,47 @@ class Replacer:
             pool: The gated features; None with `rest="free"` is the model itself.
             gates: `[n_sets, len(pool)]`, None for one set of ones.
             rest: `free` or `baseline`, what features outside the pool do.
-            gradient: None, `full`, or `frozen` (attention patterns, norm scales and the features
-                themselves are constants of the backward pass, as in circuit-tracer).
+            gradient: None, or a rule of `pie_fast.gradients`.
+            prefix: Of a run of this setup, with the same `rest`, whose gates agree with all rows
+                below the prefix's layer: begin there. Not for gradients.
+            keep: Layers whose prefixes are kept, of a run with one row of gates and no gradient.
 
         Returns:
             Logits and, for gradients, the tensors to differentiate by.
+
+        Raises:
+            PieFastError: Unknown gradient rule, a prefix where there is a gradient, or kept of
+                several rows.
         """
+        if gradient is not None:
+            check_gradient(gradient)
         n_sets = 1 if gates is None else len(gates)
-        assembly = Assembly(self.clt, setup, pool, gates, rest, gradient)
+        if (prefix is not None or keep) and (gradient is not None or (keep and n_sets > 1)):
+            raise PieFastError(
+                f"a prefix needs a run without gradient (it is {gradient}), and can be kept of one "
+                f"row of gates only (there are {n_sets})"
+            )
+        assembly = Assembly(self.clt, setup, pool, gates, rest, gradient, prefix)
+        start = 0 if prefix is None else prefix.layer
+        kept: dict[int, Prefix] = {}
         tokens = setup.batch.tokens.repeat(n_sets, 1)
         at = setup.batch.answer_position.repeat(n_sets)
         hooks: list[tuple[str, Hook]] = []
-        for layer in range(self.clt.n_layers):
+        if prefix is not None:
+            hooks.append((f"blocks.{start}.hook_in", _constant(_per_set(prefix.residual, n_sets))))
+        hooks += [(f"blocks.{layer}.hook_in", assembly.keeper(layer, kept)) for layer in keep]
+        for layer in range(start, self.clt.n_layers):
             hooks.append((f"blocks.{layer}.{self.clt.read_hook}", assembly.reader(layer)))
             hooks.append((f"blocks.{layer}.{self.clt.write_hook}", assembly.writer(layer)))
         hooks += self._attention_hooks(setup, n_sets, gradient)
         self.spent += Cost(forward=len(tokens))
         with torch.set_grad_enabled(gradient is not None):
-            logits = self.host.run(tokens, at, hooks, skip_mlps=True)
+            logits = self.host.run(tokens, at, hooks, skip_mlps=True, start=start)
         return Run(
             logits.view(n_sets, len(setup.batch), -1),
             tuple(assembly.terms),
             tuple(assembly.deltas),
+            kept,
         )
 
     def mean_activations(
@@ -242,18 +266,19 @@ class Replacer:
         self, setup: Setup, n_sets: int, gradient: str | None
     ) -> list[tuple[str, Hook]]:
         hooks: list[tuple[str, Hook]] = []
-        for layer in range(self.clt.n_layers):
-            name = f"blocks.{layer}.attn.hook_pattern"
+        if gradient is not None:
+            rule = RULES[gradient]
             if setup.patterns is not None:
-                pattern = setup.patterns[layer].repeat(n_sets, 1, 1, 1)
-                hooks.append((name, _constant(pattern)))
-            elif gradient == "frozen":
-                hooks.append((name, Tensor.detach))
-        if gradient == "frozen":
-            known = self.host.bridge.hook_dict
-            scales = [n for n in known if n.endswith("hook_scale") and ".attn." not in n]
-            hooks += [(name, Tensor.detach) for name in scales]
+                rule = replace(rule, attention="constant")  # which they are already
+            hooks += backward_hooks(rule, self.host.bridge.hook_dict, self.clt.n_layers)
+        for layer, patterns in enumerate(setup.patterns or ()):
+            name = f"blocks.{layer}.attn.hook_pattern"
+            hooks.append((name, _constant(_per_set(patterns, n_sets))))
         return hooks
+
+
+def _per_set(x: Tensor, n_sets: int) -> Tensor:
+    return x.repeat(n_sets, *[1] * (x.dim() - 1))
 
 
 def _constant(value: Tensor) -> Hook:

@@ -48,6 +48,24 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """Where a run stands when it enters a block: what agrees with it below can go on from here.
+
+    Attributes:
+        layer: The block that comes next.
+        residual: `[batch, n_pos, d_model]` that enters it.
+        first: The run's `Assembly.first`.
+        writes: What the features below wrote to each layer from this one on, `[batch, n_pos,
+            d_model]`; None where everything below is the clean run's.
+    """
+
+    layer: int
+    residual: Tensor
+    first: int
+    writes: tuple[Tensor | None, ...]
+
+
+@dataclass(frozen=True)
 class Run:
     """The outcome of one replacement run over `n_sets` gate settings.
 
@@ -55,10 +73,13 @@ class Run:
         logits: `[n_sets, batch, vocab]` at the answer position.
         terms: Per layer the ids of the features in play and their `A` (`[n_sets * batch, n_pos,
             n]`), connected to the logits when gradients were asked for. With a pool and the rest
-            free, layers up to the first moved one have the pool's features only, or none.
+            free, layers up to the first moved one have the pool's features only, or none; so have
+            layers below a prefix.
         deltas: Per layer `a - b` of the same, detached.
+        prefixes: By layer, those that were to be kept.
     """
 
     logits: Tensor
     terms: tuple[Columns, ...]
     deltas: tuple[Tensor, ...]
+    prefixes: dict[int, Prefix] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from pie_fast.errors import BehaviorError, BudgetError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.ground import Ground
 from pie_fast.interpret import interpret_features
+from pie_fast.knee import KneeChoice, choose_knee
 from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
@@ -179,8 +180,8 @@ class _Stages:
         ground = self.ground.afresh(weights=weights)
         return grow(ground, k, batch=self.plan.step, pairs=self.plan.pairs, **options)
 
-    def _choose_budget(self) -> BudgetChoice:
-        """The smallest K that surely reaches the target, on half of the held-out prompts."""
+    def _choose_budget(self) -> BudgetChoice | KneeChoice:
+        """The K that surely reaches the target, or the knee, on half of the held-out prompts."""
         choosing = self.behavior.held_out[: self._n_choosing]
         if not choosing:
             raise BehaviorError(
@@ -190,17 +191,16 @@ class _Stages:
         largest = min(LARGEST_AUTO, self.n_active)
         if self.plan.method == "fap-synergy":
             largest = self.plan.pool_size(self.n_active)
-        return choose_budget(
-            self.model,
-            lambda k: self._first(k).ids,
-            choosing,
-            largest,
-            target_fidelity=self.plan.target_fidelity,
-            switches=self.switches,
-            mean_of=self.behavior.selection,
-            batch_size=self.plan.batch_size,
-            seed=self.plan.options.seed,
-        )
+        how: dict[str, Any] = {
+            "switches": self.switches,
+            "mean_of": self.behavior.selection,
+            "batch_size": self.plan.batch_size,
+            "seed": self.plan.options.seed,
+        }
+        asked = (self.model, lambda k: self._first(k).ids, choosing, largest)
+        if self.plan.knee:
+            return choose_knee(*asked, **how)
+        return choose_budget(*asked, target_fidelity=self.plan.target_fidelity, **how)
 
     @cached_property
     def synergy(self) -> SynergyMatrix:

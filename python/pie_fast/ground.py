@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -72,9 +73,9 @@ class Ground:
             self.pool = self._as_pool(candidates)
         self._effects: dict[str, NDArray[np.float64]] = {}
 
-    def afresh(self, *, seed: int | None = None, weights: ArrayLike | None = None) -> Ground:
+    def afresh(self, *, seed: int | None = None, weights: ArrayLike | None = None) -> Self:
         """The same prepared prompts with nothing asked yet, so that costs can be compared."""
-        new = object.__new__(Ground)
+        new = object.__new__(type(self))
         vars(new).update(vars(self))
         new._effects = {}
         if seed is not None:

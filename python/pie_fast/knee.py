@@ -8,6 +8,8 @@ ends, both axes scaled to 0..1 (Kneedle: Satopaa, Albrecht, Irwin and Raghavan 2
 falling curve, without smoothing). Where that distance is small the curve is a line, as a KL that
 halves with every so many features is: then there is no knee, and `choose_knee` says so.
 
+A knee is no promise: it says where the curve turns, and fidelity may be low there.
+
 A bootstrap over prompts gives the interval of K, and the share of resamples that have a knee.
 """
 

@@ -21,7 +21,6 @@ NOT_MEASURED = (
     ("scores of one prompt", "plain torch forward and backward", "<= 1.25 of it"),
     ("scores of 256 prompts", "circuit-tracer, per prompt", "10x"),
     ("every feature's score of one prompt", "circuit-tracer's full graph", "10x"),
-    ("conditional gradient at batch b", "batch 1", "b"),
     ("time outside the model, 1B-shaped, GPU", "", "< 15%"),
 )
 

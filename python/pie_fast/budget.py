@@ -112,12 +112,8 @@ def choose_budget(
     check_between("confidence", confidence, 0.5)
     if not prompts:
         raise BehaviorError("there are 0 prompts; at least 1 is needed")
-    if not callable(order):
-        largest = len(order) if largest is None else min(len(order), largest)
-        order = _prefixes(order)
-    if largest is None or largest < 1:
-        raise BudgetError(f"largest is {largest}, must be at least 1")
-    judged = _judge(model, prompts, switches or Switches(), mean_of, batch_size)
+    order, largest = as_order(order, largest)
+    judged = judge(model, prompts, switches or Switches(), mean_of, batch_size)
     draws = np.random.default_rng(seed).integers(0, len(prompts), (N_BOOTSTRAP, len(prompts)))
     points: dict[int, BudgetPoint] = {}
 
@@ -153,7 +149,7 @@ def _smallest(reaches: Callable[[int], bool], largest: int) -> int | None:
     return k
 
 
-def _judge(
+def judge(
     model: Replacer,
     prompts: Sequence[Prompt],
     switches: Switches,
@@ -172,6 +168,22 @@ def _judge(
         return torch.cat(kl).double().cpu().numpy()
 
     return divergences
+
+
+def as_order(
+    order: Order | Sequence[int] | NDArray[np.integer], largest: int | None
+) -> tuple[Order, int]:
+    """A function of k, and the largest k to ask it for.
+
+    Raises:
+        BudgetError: That is not known, or below 1.
+    """
+    if not callable(order):
+        largest = len(order) if largest is None else min(len(order), largest)
+        order = _prefixes(order)
+    if largest is None or largest < 1:
+        raise BudgetError(f"largest is {largest}, must be at least 1")
+    return order, largest
 
 
 def _prefixes(ids: Sequence[int] | NDArray[np.integer]) -> Order:

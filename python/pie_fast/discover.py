@@ -21,6 +21,7 @@ from pie_fast.budget import BudgetChoice, choose_budget
 from pie_fast.errors import BehaviorError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.interpret import interpret_features
+from pie_fast.knee import KneeChoice, choose_knee
 from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
@@ -124,8 +125,8 @@ class _Stages(Selecting):
         """The K features, by the plan's method."""
         return self.first(self.budget)
 
-    def _choose_budget(self) -> BudgetChoice:
-        """The smallest K that surely reaches the target, on half of the held-out prompts."""
+    def _choose_budget(self) -> BudgetChoice | KneeChoice:
+        """The K that surely reaches the target, or the knee, on half of the held-out prompts."""
         choosing = self.behavior.held_out[: self._n_choosing]
         if not choosing:
             raise BehaviorError(
@@ -135,17 +136,16 @@ class _Stages(Selecting):
         largest = min(LARGEST_AUTO, self.n_active)
         if self.plan.method == "fap-synergy":
             largest = self.plan.pool_size(self.n_active)
-        return choose_budget(
-            self.model,
-            lambda k: self.first(k).ids,
-            choosing,
-            largest,
-            target_fidelity=self.plan.target_fidelity,
-            switches=self.switches,
-            mean_of=self.behavior.selection,
-            batch_size=self.plan.batch_size,
-            seed=self.plan.options.seed,
-        )
+        how: dict[str, Any] = {
+            "switches": self.switches,
+            "mean_of": self.behavior.selection,
+            "batch_size": self.plan.batch_size,
+            "seed": self.plan.options.seed,
+        }
+        asked = (self.model, lambda k: self.first(k).ids, choosing, largest)
+        if self.plan.knee:
+            return choose_knee(*asked, **how)
+        return choose_budget(*asked, target_fidelity=self.plan.target_fidelity, **how)
 
     def listed(self, chosen: Ranked) -> list[dict[str, Any]]:
         """The features kept, with the share of resamples that keep each."""

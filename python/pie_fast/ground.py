@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -77,9 +77,7 @@ class Ground:
         self.weights = _weights(weights, len(prompts))
         if candidates is not None:
             self.pool = self._as_pool(candidates)
-        self.progress: Progress | None = None
-        self._known: dict[Hashable, tuple[Any, Cost]] = {}
-        self._charged: set[Hashable] = set()
+        self._forget()
 
     def afresh(
         self,
@@ -87,9 +85,9 @@ class Ground:
         seed: int | None = None,
         weights: ArrayLike | None = None,
         metric: str | None = None,
-    ) -> Ground:
+    ) -> Self:
         """The same prepared prompts, with nothing charged yet: a next selector pays for itself."""
-        new = object.__new__(Ground)
+        new = object.__new__(type(self))
         vars(new).update(vars(self))
         new._charged = set()
         if seed is not None:
@@ -100,7 +98,7 @@ class Ground:
             new.weights = _weights(np.asarray(weights, dtype=np.float64), len(self.prompts))
         return new
 
-    def reweighted(self, weights: ArrayLike) -> Ground:
+    def reweighted(self, weights: ArrayLike) -> Self:
         """The same with other weights; what is paid for stays paid for."""
         new = self.afresh(weights=weights)
         new._charged, new.progress = self._charged, None
@@ -233,6 +231,12 @@ class Ground:
             found = gate_effects(self.model, setup, metric, **state)  # type: ignore[arg-type]
             parts.append(pool_effects(found, setup, self.pool)[0].double().cpu().numpy())
         return np.concatenate(parts).T
+
+    def _forget(self) -> None:
+        """Nothing asked yet, and nobody listens."""
+        self.progress: Progress | None = None
+        self._known: dict[Hashable, tuple[Any, Cost]] = {}
+        self._charged: set[Hashable] = set()
 
     def _as_pool(self, ids: ArrayLike) -> Pool:
         return self.model.make_pool(np.unique(np.asarray(ids, dtype=np.int64)).tolist())

@@ -23,6 +23,7 @@ class Plan:
         budget: K; None: the smallest that surely reaches `target_fidelity`, chosen on the first
             half of the held-out prompts and reported on the second.
         target_fidelity: Of an automatic budget.
+        knee: Without a budget: the knee of the fidelity curve, chosen on the same half, instead.
         options: Of the selector.
         metric: Of the behaviour when None.
         baseline: Counterfactual where the behaviour has one, else mean, when None.
@@ -46,6 +47,7 @@ class Plan:
     budget: int | None
     options: Options = field(default_factory=Options)
     target_fidelity: float = 0.9
+    knee: bool = False
     metric: str | None = None
     baseline: str | None = None
     error: str = "keep"
@@ -67,6 +69,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.budget is not None and self.budget < 1:
             raise BudgetError(f"budget {self.budget} is not valid; budgets start at 1")
+        if self.budget is not None and self.knee:
+            raise BudgetError(f"budget {self.budget} is given, so there is no knee to look for")
         if self.stability < 0:
             raise PieFastError(f"stability {self.stability} is not a number of at least 0")
         check_between("target_fidelity", self.target_fidelity, 0.0)

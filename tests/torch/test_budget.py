@@ -105,7 +105,7 @@ def test_the_command_reports_on_prompts_that_did_not_choose(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--budget", "many"], "'many' is not a valid integer, and not 'auto'"),
+        (["--budget", "many"], "'many' is not a valid integer, and not 'auto' or 'knee'"),
         (["--budget", "0"], "0 is not valid, must be at least 1"),
         (["--budget", "auto", "--target-fidelity", "1.5"], "target_fidelity is 1.5"),
     ],

@@ -40,21 +40,26 @@ from pie_fast.cli.common import (
 )
 from pie_fast.cli.selecting import BonusOption, FormOption
 
+#: budgets that are chosen
+_CHOSEN = ("auto", "knee")
+
 
 def _check_budget(text: str) -> str:
-    """Refuse what is neither `auto` nor a number of features."""
-    if text != "auto":
+    """Refuse what is neither `auto` nor `knee` nor a number of features."""
+    if text not in _CHOSEN:
         try:
             number = int(text)
         except ValueError:
-            raise typer.BadParameter(f"{text!r} is not a valid integer, and not 'auto'") from None
+            raise typer.BadParameter(
+                f"{text!r} is not a valid integer, and not 'auto' or 'knee'"
+            ) from None
         at_least(1)(number)
     return text
 
 
 def _budget(text: str) -> int | None:
-    """The number of features, None for `auto`."""
-    return None if text == "auto" else int(text)
+    """The number of features, None for one that is chosen."""
+    return None if text in _CHOSEN else int(text)
 
 
 AnyBudgetOption = Annotated[
@@ -63,8 +68,9 @@ AnyBudgetOption = Annotated[
         "--budget",
         "-k",
         callback=_check_budget,
-        metavar="K|auto",
-        help="How many features to keep, or auto: as many as --target-fidelity needs.",
+        metavar="K|auto|knee",
+        help="How many features to keep; auto: as many as --target-fidelity needs; knee: of the "
+        "fidelity curve.",
     ),
 ]
 TargetOption = Annotated[
@@ -136,6 +142,7 @@ def demo(
         # fewer prompts for the synergies of the curve, so that the demo stays within its minute
         plan={
             "budget": _budget(budget),
+            "knee": budget == "knee",
             "target_fidelity": target_fidelity,
             "stability": stability,
             "synergy_prompts": 16,
@@ -190,6 +197,7 @@ def discover(
         out,
         plan={
             "budget": _budget(budget),
+            "knee": budget == "knee",
             "target_fidelity": target_fidelity,
             "stability": stability,
             "pairs": pairs,

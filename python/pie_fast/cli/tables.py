@@ -33,12 +33,7 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     if result["curves"]:
         console.print(_curve(result["curves"]))
     if choice := result["budget_choice"]:
-        console.print(
-            f"budget {choice['budget']}: the smallest of {len(choice['tried'])} tried whose "
-            f"fidelity is {choice['target_fidelity']:g} or more with confidence "
-            f"{choice['confidence']:g}, on {choice['n_prompts']} other held-out prompts",
-            highlight=False,
-        )
+        console.print(_choice(choice), highlight=False)
     spent = sum(result["timings"].values())
     console.print(
         f"kept {len(result['features'])} of {result['n_active']} active features "
@@ -57,6 +52,22 @@ def _passes(cost: Mapping[str, float]) -> str:
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """The figures of one circuit."""
     Console().print(_evaluation(evaluation))
+
+
+def _choice(choice: Mapping[str, Any]) -> str:
+    where = f"on {choice['n_prompts']} other held-out prompts"
+    if "interval" in choice:
+        low, high = choice["interval"]
+        return (
+            f"budget {choice['budget']}: the knee of the curve of log KL up to "
+            f"K={choice['tried'][-1]['budget']}, between {low} and {high} with confidence "
+            f"{choice['confidence']:g}, {where}"
+        )
+    return (
+        f"budget {choice['budget']}: the smallest of {len(choice['tried'])} tried whose fidelity "
+        f"is {choice['target_fidelity']:g} or more with confidence {choice['confidence']:g}, "
+        f"{where}"
+    )
 
 
 def _features(result: Mapping[str, Any]) -> Table:

@@ -104,9 +104,7 @@ class Sweeper:
 
     def __init__(self, ground: Ground, features: NDArray[np.int64], block: int) -> None:
         self.ground, self.features, self.block = ground, features, block
-        self._known: dict[bytes, NDArray[np.float64]] = ground.once(
-            ("acdc", features.tobytes()), dict
-        )
+        self._known: dict[bytes, NDArray[np.float64]] = {}
 
     def sweep(self, tau: float) -> Swept:
         """One sweep."""

@@ -1,0 +1,134 @@
+"""The command that finds one circuit for several behaviours: `shared`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pie_fast.cli.common import (
+    BaselineOption,
+    BatchOption,
+    BudgetOption,
+    CltOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    ModelOption,
+    OutOption,
+    PromptsOption,
+    SeedOption,
+    at_least,
+    print_json,
+    terminal,
+)
+
+if TYPE_CHECKING:
+    from pie_fast.behaviors import Behavior
+    from pie_fast.replacement_model import ReplacementModel
+
+
+class Objective(StrEnum):
+    """What is made small: a sum of the behaviours' KLs, the largest, or a front of sums."""
+
+    weighted = "weighted"
+    worst = "worst"
+    pareto = "pareto"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("shared")(shared)
+
+
+def shared(
+    model: ModelOption,
+    clt: CltOption,
+    behavior: Annotated[
+        list[str],
+        typer.Option(
+            "--behavior", "-b", help="Name of a behaviour, or a JSON Lines file; give two or more."
+        ),
+    ],
+    budget: BudgetOption,
+    out: OutOption,
+    objective: Annotated[
+        Objective,
+        typer.Option(
+            "--objective",
+            help="The sum of the behaviours' KLs, the worst of them, or also a front over weights.",
+        ),
+    ] = Objective.weighted,
+    weight: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--weight", callback=at_least(0), help="Of each behaviour, in their order; 1 each."
+        ),
+    ] = None,
+    front_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--front-steps", callback=at_least(1), help="Of the front, from weight 0 to 1."
+        ),
+    ] = None,
+    baseline: BaselineOption = None,
+    prompts: PromptsOption = None,
+    batch_size: BatchOption = 32,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find one circuit for several behaviours under one budget."""
+    from pie_fast.outputs import check_new_folder
+
+    # Before minutes of work: what can be refused at once is.
+    check_new_folder(out, force=force, resume=False)
+    from pie_fast.progress import Reporter
+    from pie_fast.shared import discover_shared
+
+    reporter = Reporter(visible=terminal())
+    with reporter.stage("load"):
+        loaded, found = _load(model, clt, behavior, device, prompts, seed)
+    result = discover_shared(
+        loaded,
+        found,
+        budget,
+        objective=objective.value,
+        weights=weight or None,
+        front_steps=front_steps,
+        baseline=baseline and baseline.value,
+        batch_size=batch_size,
+        seed=seed,
+        out=out,
+        force=force,
+        reporter=reporter,
+    )
+    if as_json:
+        print_json({**result, "folder": str(out)})
+    else:
+        from pie_fast.cli.shared_tables import print_shared
+
+        print_shared(result, out)
+
+
+def _load(
+    model: str, clt: str, names: list[str], device: str, n_prompts: int | None, seed: int
+) -> tuple[ReplacementModel, list[Behavior]]:
+    """A model and behaviours that it can read; what is cheap to check is checked first."""
+    from pie_fast.behaviors import check_known, load_behavior
+
+    for name in names:
+        check_known(name)
+    from pie_fast.replacement_model import load_model
+
+    loaded = load_model(model, clt, device=device)
+    host = loaded.host
+    found = [
+        load_behavior(name, tokenizer=host.tokenizer, n_prompts=n_prompts, seed=seed)
+        for name in names
+    ]
+    for behavior in found:
+        behavior.check_fits(host.vocab_size, host.n_ctx)
+    return loaded, found

@@ -364,7 +364,7 @@ def _swept(ground: Ground, features: np.ndarray, tau: float) -> tuple[np.ndarray
     return features[swept.kept], swept.rises
 
 
-def test_long_selectors_tell_how_far_they_are(ground: Ground) -> None:
+def test_long_selectors_tell_how_far_they_are(prepared: Ground) -> None:
     for name, options in (
         ("fap-ig", {"steps": 3}),
         ("exact", {}),
@@ -372,7 +372,8 @@ def test_long_selectors_tell_how_far_they_are(ground: Ground) -> None:
         ("fap-synergy", {"pool": 12}),
     ):
         told: list[tuple[int, int]] = []
-        fresh = ground.afresh()
+        # one that nothing has been asked of: what is known already takes no time
+        fresh = Ground(prepared.model, prepared.prompts, prepared.metric, prepared.switches)
         fresh.progress = lambda done, total, told=told: told.append((done, total))
         select_on(fresh, name, 4, **options)
         assert told and all(done <= total for done, total in told), name
@@ -399,3 +400,15 @@ def test_selectors_that_are_redundancy_aware_take_no_copy(planted: Planted) -> N
     swept = select_on(ground.afresh(), "acdc", len(truth.circuit))
     found = {original if one == copy else one for one in swept.ids.tolist()}
     assert found == set(truth.circuit)
+
+
+def test_what_copies_share_is_asked_once_and_charged_to_each(tiny_model: ReplacementModel) -> None:
+    ground = Ground(tiny_model, random_prompts(4), "logit-diff", Switches("counterfactual"))
+    costs = [select_on(ground.afresh(), "fap", 3).cost for _ in range(2)]
+    assert costs == [{"forward": 1.0, "backward": 1.0}] * 2
+    again = ground.afresh()
+    first, second = (select_on(again, "fap", 3).cost for _ in range(2))
+    assert first == {"forward": 1.0, "backward": 1.0}
+    assert second == {"forward": 0.0, "backward": 0.0}
+    weighted = again.reweighted([1.0, 0.0, 2.0, 1.0])
+    assert select_on(weighted, "fap", 3).cost == {"forward": 0.0, "backward": 0.0}

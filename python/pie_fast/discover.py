@@ -26,6 +26,7 @@ from pie_fast.dump import FeatureDump
 from pie_fast.errors import BehaviorError, BudgetError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.interpret import interpret_features
+from pie_fast.missed import missed_mass
 from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
@@ -82,6 +83,7 @@ def discover(
             "interpretations": stages.interpret(chosen),
             "ablation": stages.ablate(chosen),
             "evaluation": stages.evaluate(chosen),
+            "missed_mass": stages.missed(chosen),
             "selector": chosen.selector,
             "budget_choice": stages.choice and stages.choice.to_dict(),
             "curves": stages.curves() if plan.curve else {},
@@ -302,6 +304,25 @@ class _Stages:
                 seed=self.plan.options.seed,
             )
         return {**found, "split": "held_out" if self.behavior.held_out else "selection"}
+
+    def missed(self, chosen: Ranked) -> dict[str, Any] | None:
+        """What the features do that were not kept; None where it was not asked for."""
+        if self.plan.missed == 0:
+            return None
+        with self.reporter.stage("missed mass") as advance:
+            found = missed_mass(
+                self.model,
+                chosen.ids.tolist(),
+                self.judged_on,
+                metric=self.metric,
+                switches=self.switches,
+                mean_of=self.behavior.selection,
+                n_subsets=self.plan.missed,
+                batch_size=self.plan.batch_size,
+                seed=self.plan.options.seed,
+                progress=advance,
+            )
+        return found.to_dict()
 
     def curves(self) -> dict[str, list[dict[str, float | None]]]:
         """Fidelity over budgets of every selector."""

@@ -8,6 +8,7 @@ from pie_fast.behaviors import Behavior
 from pie_fast.budget import check_between
 from pie_fast.capture import default_switches
 from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.missed import fewest_subsets
 from pie_fast.model import Switches
 from pie_fast.options import SMALLEST_POOL
 from pie_fast.selectors import Options
@@ -35,6 +36,8 @@ class Plan:
         stability: Bootstrap resamples of the selection prompts that are selected on again, to say
             how often each feature is; 0: none.
         pairs: Shortlist of the conditional gradient's pair moves; 0: none.
+        missed: Random halves of the rejected features that bound what the selection left out;
+            0: none.
         curve: Also evaluate the selectors over budgets.
         batch_size: Prompts a batch.
     """
@@ -56,6 +59,7 @@ class Plan:
     step: int = 5
     stability: int = 0
     pairs: int = 0
+    missed: int = 0
     curve: bool = True
     batch_size: int = 32
 
@@ -64,6 +68,11 @@ class Plan:
             raise BudgetError(f"budget {self.budget} is not valid; budgets start at 1")
         if self.stability < 0:
             raise PieFastError(f"stability {self.stability} is not a number of at least 0")
+        if self.missed and self.missed < fewest_subsets():
+            raise PieFastError(
+                f"missed {self.missed} is not 0 and not at least {fewest_subsets()}, the fewest "
+                "that give a bound"
+            )
         check_between("target_fidelity", self.target_fidelity, 0.0)
         if not self.pool_factor >= 1:
             raise PieFastError(f"pool_factor {self.pool_factor} is not a number of at least 1")

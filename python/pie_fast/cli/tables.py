@@ -39,6 +39,14 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
             f"{choice['confidence']:g}, on {choice['n_prompts']} other held-out prompts",
             highlight=False,
         )
+    if missed := result["missed_mass"]:
+        console.print(
+            f"missed mass: {missed['mass']:.3f} of {missed['metric']} over the "
+            f"{missed['n_rejected']} features not kept; none of them does more than "
+            f"{missed['upper']:.3f} with confidence {missed['confidence']:g} "
+            f"(all features: {missed['whole']:.3f}, {missed['n_subsets']} random halves)",
+            highlight=False,
+        )
     spent = sum(result["timings"].values())
     console.print(
         f"kept {len(result['features'])} of {result['n_active']} active features "

@@ -50,7 +50,11 @@ SELECTORS = {
             nested=False,
         ),
         Selector(
-            "masks", "gates of all candidates learnt by gradient descent", masks.masks, nested=False
+            "masks",
+            "gates of all candidates learnt by gradient descent",
+            masks.masks,
+            nested=False,
+            redundancy_aware=True,
         ),
     )
 }

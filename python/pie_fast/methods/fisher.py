@@ -62,7 +62,7 @@ class Linear:
         gap = self.weights[:, None] * (q - np.exp(self.model))
         middle = np.einsum("pm,pmn->pn", q, self.slopes)[:, None]
         root = np.sqrt(self.weights[:, None] * q)[..., None] * (self.slopes - middle)
-        root = root.reshape(-1, self.slopes.shape[-1])
+        root = root.reshape(q.size, self.slopes.shape[-1])
         return np.einsum("pm,pmn->n", gap, self.slopes), root.T @ root
 
 

@@ -43,8 +43,9 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
         console.print(
             f"missed mass: {missed['mass']:.3f} of {missed['metric']} over the "
             f"{missed['n_rejected']} features not kept; none of them does more than "
-            f"{missed['upper']:.3f} with confidence {missed['confidence']:g} "
-            f"(all features: {missed['whole']:.3f}, {missed['n_subsets']} random halves)",
+            f"{missed['upper']:.3f} (root mean square over prompts) with confidence "
+            f"{missed['confidence']:g}; all features do {missed['whole']:.3f}; "
+            f"{missed['n_subsets']} random halves",
             highlight=False,
         )
     spent = sum(result["timings"].values())

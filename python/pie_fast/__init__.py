@@ -52,6 +52,7 @@ _PUBLIC = {
     "load_behavior": "behaviors",
     "load_model": "replacement_model",
     "measure_behavioral_importance": "pie",
+    "missed_mass": "missed",
     "open_dump": "dump",
     "pair_synergy": "synergy_stats",
     "pie_circuit_discovery": "pie",

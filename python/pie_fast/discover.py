@@ -22,6 +22,7 @@ from pie_fast.errors import BehaviorError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.interpret import interpret_features
 from pie_fast.knee import KneeChoice, choose_knee
+from pie_fast.missed import missed_mass
 from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
@@ -76,6 +77,7 @@ def discover(
             "interpretations": stages.interpret(chosen),
             "ablation": stages.ablate(chosen),
             "evaluation": stages.evaluate(chosen),
+            "missed_mass": stages.missed(chosen),
             "selector": chosen.selector,
             "cost": chosen.cost,
             "budget_choice": stages.choice and stages.choice.to_dict(),
@@ -205,6 +207,25 @@ class _Stages(Selecting):
                 seed=self.plan.options.seed,
             )
         return {**found, "split": "held_out" if self.behavior.held_out else "selection"}
+
+    def missed(self, chosen: Ranked) -> dict[str, Any] | None:
+        """What the features do that were not kept; None where it was not asked for."""
+        if self.plan.missed == 0:
+            return None
+        with self.reporter.stage("missed mass") as advance:
+            found = missed_mass(
+                self.model,
+                chosen.ids.tolist(),
+                self.judged_on,
+                metric=self.metric,
+                switches=self.switches,
+                mean_of=self.behavior.selection,
+                n_subsets=self.plan.missed,
+                batch_size=self.plan.batch_size,
+                seed=self.plan.options.seed,
+                progress=advance,
+            )
+        return found.to_dict()
 
     def curves(self) -> dict[str, list[dict[str, float | None]]]:
         """Fidelity over budgets of every selector."""

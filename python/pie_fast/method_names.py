@@ -16,6 +16,9 @@ MODEL_METHODS = (
     "fap-synergy",
     "conditional-gradient",
     "conditional-shortlist",
+    "fisher-gram",
+    "linkl",
+    "masks",
 )
 
 #: all of them

@@ -10,6 +10,7 @@ from pie_fast.behaviors import Behavior
 from pie_fast.budget import check_between
 from pie_fast.capture import default_switches
 from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.missed import fewest_subsets
 from pie_fast.model import Switches
 from pie_fast.options import SMALLEST_POOL
 from pie_fast.selectors import DUMP_METHODS, Options
@@ -40,6 +41,8 @@ class Plan:
         pairs: Shortlist of the conditional gradient's pair moves; 0: none.
         method_options: Of the selector, see `pie_fast.methods`; they come before every other
             choice that has their name.
+        missed: Random halves of the rejected features that bound what the selection left out;
+            0: none.
         curve: Also evaluate the selectors over budgets.
         batch_size: Prompts a batch.
     """
@@ -62,6 +65,7 @@ class Plan:
     step: int = 5
     stability: int = 0
     pairs: int = 0
+    missed: int = 0
     curve: bool = True
     batch_size: int = 32
     method_options: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +77,11 @@ class Plan:
             raise BudgetError(f"budget {self.budget} is given, so there is no knee to look for")
         if self.stability < 0:
             raise PieFastError(f"stability {self.stability} is not a number of at least 0")
+        if self.missed and self.missed < fewest_subsets():
+            raise PieFastError(
+                f"missed {self.missed} is not 0 and not at least {fewest_subsets()}, the fewest "
+                "that give a bound"
+            )
         check_between("target_fidelity", self.target_fidelity, 0.0)
         if not self.pool_factor >= 1:
             raise PieFastError(f"pool_factor {self.pool_factor} is not a number of at least 1")

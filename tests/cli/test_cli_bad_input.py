@@ -29,6 +29,12 @@ def test_budget_below_1(world: World, dump: Path, tmp_path: Path, budget: int) -
     assert not (tmp_path / "run").exists()
 
 
+def test_too_few_halves(world: World, tmp_path: Path) -> None:
+    for halves in (-1, 7):
+        discover(world, tmp_path / "run", "--missed", halves).refused("missed", f"{halves} is not")
+    assert not (tmp_path / "run").exists()
+
+
 def test_budget_is_no_number(dump: Path) -> None:
     run_cli("select", dump, "--budget", "many").refused("--budget", "integer")
 

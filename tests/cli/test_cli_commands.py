@@ -64,10 +64,12 @@ def test_the_same_seed_gives_the_same_features(
 def test_discover_prints_tables_for_people(world: World, tmp_path: Path) -> None:
     said = run_cli(
         *("discover", *world.sources, "-k", 5, "--method", "fap", "--no-curve"),
-        *("--out", tmp_path / "run"),
+        *("--missed", 8, "--out", tmp_path / "run"),
     )
     assert said.code == 0
-    assert "kept 5 of" in " ".join(said.stdout.split())
+    words = " ".join(said.stdout.split())
+    assert "kept 5 of" in words
+    assert "none of them does more than" in words and "8 random halves" in words
     assert "errors dropped" in said.stdout
     assert not (tmp_path / "run" / "dump" / "synergy.safetensors").exists()
 

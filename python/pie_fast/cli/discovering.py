@@ -92,6 +92,14 @@ PairsOption = Annotated[
         help="Conditional gradient: try the pairs of a shortlist of so many; 0 tries none.",
     ),
 ]
+MissedOption = Annotated[
+    int,
+    typer.Option(
+        "--missed",
+        callback=at_least(0),
+        help="Random halves of what is not kept, to bound what was missed: 8 or more; 0 skips it.",
+    ),
+]
 AnyMethodOption = Annotated[
     Method,
     typer.Option("--method", help="The selector; auto is the best, conditional-gradient."),
@@ -166,6 +174,7 @@ def discover(
     target_fidelity: TargetOption = 0.9,
     stability: StabilityOption = 10,
     pairs: PairsOption = 0,
+    missed: MissedOption = 0,
     method: AnyMethodOption = Method["auto"],
     method_option: MethodOptionsOption = None,
     rank_by: RankByOption = RankBy.mean_abs,
@@ -201,6 +210,7 @@ def discover(
             "target_fidelity": target_fidelity,
             "stability": stability,
             "pairs": pairs,
+            "missed": missed,
             "metric": metric and metric.value,
             "baseline": baseline and baseline.value,
             "gradient": gradient.value,

@@ -34,6 +34,15 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
         console.print(_curve(result["curves"]))
     if choice := result["budget_choice"]:
         console.print(_choice(choice), highlight=False)
+    if missed := result["missed_mass"]:
+        console.print(
+            f"missed mass: {missed['mass']:.3f} of {missed['metric']} over the "
+            f"{missed['n_rejected']} features not kept; none of them does more than "
+            f"{missed['upper']:.3f} (root mean square over prompts) with confidence "
+            f"{missed['confidence']:g}; all features do {missed['whole']:.3f}; "
+            f"{missed['n_subsets']} random halves",
+            highlight=False,
+        )
     spent = sum(result["timings"].values())
     console.print(
         f"kept {len(result['features'])} of {result['n_active']} active features "

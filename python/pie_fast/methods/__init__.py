@@ -9,7 +9,7 @@ from typing import Any
 
 from pie_fast.errors import PieFastError
 from pie_fast.ground import Ground
-from pie_fast.methods import acdc, exact, grown, integrated, pairwise, single
+from pie_fast.methods import acdc, exact, fisher, grown, integrated, masks, pairwise, single
 from pie_fast.methods.selector import Selector
 from pie_fast.selectors import Ranked
 
@@ -48,6 +48,29 @@ SELECTORS = {
             "conditional-shortlist",
             "the same, the best few tried exactly",
             grown.with_shortlist,
+            redundancy_aware=True,
+        ),
+        Selector(
+            "fisher-gram",
+            "backward elimination by the Fisher matrix of the gates",
+            fisher.fisher_gram,
+        ),
+        Selector(
+            "linkl",
+            "backward elimination by the KL of logits that are linear in the gates",
+            fisher.linkl,
+        ),
+        Selector(
+            "grow-prune",
+            "conditional gradient beyond K, then linkl from there down to K",
+            fisher.grow_prune,
+            nested=False,
+        ),
+        Selector(
+            "masks",
+            "gates of all candidates learnt by gradient descent",
+            masks.masks,
+            nested=False,
             redundancy_aware=True,
         ),
     )

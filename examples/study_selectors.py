@@ -89,6 +89,7 @@ ROWS = [
     Row("FAP |mean|", "fap", {"rank_by": "abs"}, everywhere=True),
     Row("FAP mean|.|", "fap", everywhere=True),
     Row("FAP-IG 5 points", "fap-ig", {"steps": 5}, everywhere=True),
+    Row("FAP-IG 5 points of KL", "fap-ig", {"metric": "kl", "rank_by": "signed"}, everywhere=True),
     Row("RelP", "relp", everywhere=True),
     Row("GIM", "gim", everywhere=True),
     Row("FAP-Synergy paper", "fap-synergy", SYNERGY, everywhere=True),
@@ -112,6 +113,7 @@ ROWS = [
         narrow=True,
         budgets=STRICT,
     ),
+    Row("grow and prune", "grow-prune", budgets=STRICT),
     Row("mask optimisation, best of 3", "masks", {"restarts": 3}, budgets=(35, 50)),
     *(
         _grown(f", {n} prompts", GROWN, budgets=(50, 100), prompts=n)

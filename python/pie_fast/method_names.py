@@ -18,6 +18,7 @@ MODEL_METHODS = (
     "conditional-shortlist",
     "fisher-gram",
     "linkl",
+    "grow-prune",
     "masks",
 )
 

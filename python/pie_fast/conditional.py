@@ -175,8 +175,8 @@ def grow(
         if anchor:
             marginal = _anchored(marginal, effect, anchor)
         out = state.outside()
-        step = max(batch, int(share * (len(inside) + len(state.chosen))))
-        step = min(step, k - len(state.chosen))
+        done = len(state.chosen)
+        step = step_sizes(k - done, batch, share, len(inside) + done)[0]
         best = out[top_k(marginal[out], min(max(step, shortlist), len(out)))]
         if shortlist:
             best, marginal = state.exactly(best, marginal)
@@ -192,6 +192,14 @@ def grow(
         if progress is not None:
             progress(len(state.chosen), k)
     return state.grown()
+
+
+def step_sizes(k: int, batch: int, share: float = 0.0, inside: int = 0) -> list[int]:
+    """How many features enter after each pass of a growth by k on a circuit of `inside`."""
+    sizes: list[int] = []
+    while (so_far := sum(sizes)) < k:
+        sizes.append(min(max(batch, int(share * (inside + so_far))), k - so_far))
+    return sizes
 
 
 def _anchored(

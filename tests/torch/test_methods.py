@@ -188,6 +188,9 @@ def test_every_pass_is_counted(
         ("fap-synergy", {"pool": 12}),
         ("fap-synergy", {"pool": 12, "estimator": "exact", "direction": "both"}),
         ("fap-synergy", {"pool": 12, "synergy_prompts": 2}),
+        ("conditional-gradient", {"batch": 2, "share": 0.5, "anchor": 0.3}),
+        ("conditional-gradient", {"batch": 3, "pairs": 4}),
+        ("conditional-shortlist", {"batch": 2, "shortlist": 3}),
     ],
 )
 def test_no_selector_costs_more_than_it_says_before(
@@ -199,6 +202,8 @@ def test_no_selector_costs_more_than_it_says_before(
     spent = select_on(ground, name, 9, **options).cost
     assert spent is not None
     assert 0 < spent["forward"] <= most["forward"] and spent["backward"] <= most["backward"]
+    if name in ("exact", "conditional-shortlist") or options.get("anchor"):
+        assert spent == most
     if name == "exact":
         assert spent == most == {"forward": len(ground) + 1, "backward": 0}
     assert selector_named("fap").planned(ground, 9) is None

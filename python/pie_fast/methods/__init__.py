@@ -43,12 +43,14 @@ SELECTORS = {
             "conditional-gradient",
             "largest gradient at the circuit so far, a few a pass",
             grown.conditional_gradient,
+            cost=grown.cost,
         ),
         Selector(
             "conditional-shortlist",
             "the same, the best few tried exactly",
             grown.with_shortlist,
             redundancy_aware=True,
+            cost=grown.cost,
         ),
         Selector(
             "fisher-gram",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pie_fast.conditional import grow
+from pie_fast.conditional import grow, step_sizes
+from pie_fast.cost import Cost
 from pie_fast.ground import Ground
 from pie_fast.methods.selector import Order
 
@@ -23,6 +24,25 @@ def conditional_gradient(
 def with_shortlist(ground: Ground, k: int, *, batch: int = 1, shortlist: int = 4) -> Order:
     """The best by gradient are tried exactly before one enters."""
     return _grown(ground, k, batch=batch, shortlist=shortlist)
+
+
+def cost(
+    ground: Ground,
+    k: int,
+    *,
+    batch: int,
+    share: float = 0.0,
+    pairs: int = 0,
+    shortlist: int = 0,
+    anchor: float = 0.0,
+) -> Cost:
+    """A pass a step, and the runs of what is tried exactly; at worst pairs enter, and no more."""
+    sizes = step_sizes(k, min(batch, 2) if pairs else batch, share)
+    passes = len(sizes) + bool(pairs or anchor)
+    tried = [pairs * (pairs - 1) // 2 + 2] * len(sizes) if pairs else [0] * len(sizes)
+    if shortlist:
+        tried = [more + max(size, shortlist) + 1 for more, size in zip(tried, sizes, strict=True)]
+    return Cost(passes + sum(tried), passes).times(len(ground.prompts))
 
 
 def _grown(ground: Ground, k: int, **options: float) -> Order:

@@ -43,7 +43,7 @@ def fap_synergy(
         bonus: `mean` over what is selected, or `sum`.
         direction: `noising`, `denoising`, or the sum of `both`.
         estimator: `gradient-difference` or `exact`.
-        pool: The best so many by score are candidates.
+        pool: The best so many by score are candidates; past them a selection goes on by score.
         synergy_prompts: The first so many prompts measure synergy.
     """
     if direction not in DIRECTIONS or synergy not in ("clipped", "signed"):
@@ -53,7 +53,7 @@ def fap_synergy(
         )
     score = as_score(ground, ground.effects(), rank_by)
     order = np.argsort(-score, kind="stable")
-    best = np.sort(order[: max(pool, k)])
+    best = np.sort(order[:pool])
     matrix = sum(
         _matrix(ground, best, one, estimator, synergy_prompts) for one in DIRECTIONS[direction]
     )
@@ -76,7 +76,7 @@ def cost(
     **_: Any,
 ) -> Cost:
     """A row for each of the pool, and at most 2 runs to prepare, in every direction."""
-    size = min(max(pool, k), len(ground))
+    size = min(pool, len(ground))
     forward, backward = model_calls(estimator, size)
     if estimator == "exact":
         forward += -(-size // BLOCK_ROWS)  # each block of rows measures what nothing moves anew

@@ -68,20 +68,36 @@ class Results:
         return float(np.mean(own["kl"][own["n_choice"] :]))
 
 
+HEAD = """# Study of the selectors
+
+Made by `python examples/study_selectors.py` on the demo model (4 layers, 4 x 1024 features). Each
+seed draws 96 prompts to select on, 64 to choose the best selector by, and 128 to report; the three
+are disjoint, and every figure here is of the report prompts. Intervals (95%) are bootstraps over
+seeds and prompts. *Passes* are forward (f) and backward (b) passes over the selection prompts for
+K = 50, the prompts' own preparation left out. Rows that cost minutes were run where they stand.
+*Saved* is 1 - K / the baseline's K at the same mean KL, interpolated in log KL; it is left out where
+neither is below half of the empty circuit's KL, and where the mean KL is below 0.001.
+"""
+
+
 def write_report(
-    cells: Mapping[Any, Mapping[str, Any]], folder: Path, order: Sequence[str], update: Path | None
+    cells: Mapping[Any, Mapping[str, Any]],
+    order: Sequence[str],
+    report: Path,
+    plot: Path,
+    update: Path | None,
 ) -> None:
-    """`report.md` and `curves.html` beside the cells; the short tables into a file, if wanted."""
+    """Every table into `report`, the curves into `plot`, the short table into `update` if given."""
     results = Results(cells, order)
     short = must_reach(results)
-    whole = [*short, ""]
+    whole = [HEAD, *short, ""]
     for baseline in results.baselines:
         for behavior in results.behaviors:
             whole += [*kl_table(results, behavior, baseline), ""]
         whole += [*area_table(results, baseline), ""]
     whole += saved_table(results, "counterfactual")
-    (folder / "report.md").write_text("\n".join(whole) + "\n", encoding="utf-8")
-    (folder / "curves.html").write_text(plots(results), encoding="utf-8")
+    report.write_text("\n".join(whole).rstrip() + "\n", encoding="utf-8")
+    plot.write_text(plots(results), encoding="utf-8")
     print("\n".join(short))
     if update is not None:
         _put(update, short)

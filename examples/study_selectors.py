@@ -292,6 +292,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only-report", action="store_true")
+    parser.add_argument("--report", type=Path, help="FOLDER/report.md by default")
     parser.add_argument("--update", type=Path, help="a file whose marked tables are replaced")
     args = parser.parse_args(argv)
     strange = set(args.rows) - {row.name for row in ROWS}
@@ -299,7 +300,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"no row {sorted(strange)[0]!r}; rows: {', '.join(row.name for row in ROWS)}")
     if not args.only_report:
         _run(args)
-    write_report(load_cells(args.folder), args.folder, [row.name for row in ROWS], args.update)
+    write_report(
+        load_cells(args.folder),
+        [row.name for row in ROWS],
+        args.report or args.folder / "report.md",
+        args.folder / "curves.html",
+        args.update,
+    )
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -51,6 +51,8 @@ def fap_synergy(
             f"direction {direction!r} and synergy {synergy!r} must be one of "
             f"{', '.join(DIRECTIONS)} and one of clipped, signed"
         )
+    if pool < 1:
+        raise PieFastError(f"pool is {pool}, must be at least 1")
     score = as_score(ground, ground.effects(), rank_by)
     order = np.argsort(-score, kind="stable")
     best = np.sort(order[:pool])

@@ -63,12 +63,6 @@ SELECTORS = {
             fisher.linkl,
         ),
         Selector(
-            "grow-prune",
-            "conditional gradient beyond K, then linkl from there down to K",
-            fisher.grow_prune,
-            nested=False,
-        ),
-        Selector(
             "masks",
             "gates of all candidates learnt by gradient descent",
             masks.masks,

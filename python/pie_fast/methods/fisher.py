@@ -16,6 +16,8 @@ losing both costs more than twice, < 0 where the two cancel.
 The feature whose loss costs least goes first; reversed, the order of elimination holds every
 budget. Tokens other than those chosen are one more outcome, whose logit is the log of the sum of
 their exponentials, so that p sums to 1 and the KL of these outcomes is at most that of all tokens.
+
+What saturates at S0 is invisible: of two features that back each other up both go early.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pie_fast.conditional import grow
 from pie_fast.cost import Cost
 from pie_fast.errors import PieFastError
 from pie_fast.ground import Ground
@@ -86,36 +87,6 @@ def fisher_gram(ground: Ground, k: int, *, tokens: int = 16, pool: int = 2048) -
 def linkl(ground: Ground, k: int, *, tokens: int = 16, pool: int = 2048) -> Order:
     """Eliminate by the KL of the linear logits; arguments as of `fisher_gram`."""
     return _eliminated(ground, tokens, pool, by_kl)
-
-
-def grow_prune(
-    ground: Ground,
-    k: int,
-    *,
-    factor: float = 1.5,
-    rounds: int = 1,
-    batch: int = 5,
-    tokens: int = 16,
-) -> Order:
-    """Grow by conditional gradient beyond k, then eliminate down to k, linear at what has grown.
-
-    Args:
-        factor: It grows to this times k.
-        rounds: Elimination goes in so many equal parts, each linear at what the last one left.
-        batch: Features that enter after each pass of the growth.
-        tokens: As of `fisher_gram`.
-    """
-    if not 1 <= factor < np.inf or rounds < 1:
-        raise PieFastError(f"factor {factor} and rounds {rounds} must be numbers of at least 1")
-    if k == 0:
-        return np.zeros(0, np.int64), np.zeros(0)
-    grown = grow(ground, min(int(np.ceil(factor * k)), len(ground)), batch=batch)
-    members = np.sort(ground.positions(grown.ids))
-    order, scores = members, np.zeros(len(members))
-    for left in range(rounds, 0, -1):
-        order, scores = _reversed(linearise(ground, members, tokens), by_kl)
-        members = np.sort(order[: k + (len(members) - k) * (left - 1) // left])
-    return order, scores
 
 
 def linearise(ground: Ground, members: NDArray[np.int64], tokens: int) -> Linear:

@@ -75,8 +75,8 @@ seed draws 96 prompts to select on, 64 to choose the best selector by, and 128 t
 are disjoint, and every figure here is of the report prompts. Intervals (95%) are bootstraps over
 seeds and prompts. *Passes* are forward (f) and backward (b) passes over the selection prompts for
 K = 50, the prompts' own preparation left out. Rows that cost minutes were run where they stand.
-*Saved* is 1 - K / the baseline's K at the same mean KL, interpolated in log KL; it is left out where
-neither is below half of the empty circuit's KL, and where the mean KL is below 0.001.
+*Saved* is 1 - K / the baseline's K at the same mean KL, interpolated in log KL; it is left out
+where neither is below half of the empty circuit's KL, and where the mean KL is below 0.001.
 """
 
 

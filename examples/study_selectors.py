@@ -113,8 +113,7 @@ ROWS = [
         narrow=True,
         budgets=STRICT,
     ),
-    Row("grow and prune", "grow-prune", budgets=STRICT),
-    Row("mask optimisation, best of 3", "masks", {"restarts": 3}, budgets=(35, 50)),
+    Row("mask optimisation, best of 3", "masks", {"restarts": 3}, narrow=True, budgets=(35, 50)),
     *(
         _grown(f", {n} prompts", GROWN, budgets=(50, 100), prompts=n)
         for n in (8, 12, 16, 24, 32, 48)

@@ -18,7 +18,6 @@ MODEL_METHODS = (
     "conditional-shortlist",
     "fisher-gram",
     "linkl",
-    "grow-prune",
     "masks",
 )
 

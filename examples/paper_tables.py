@@ -1,6 +1,6 @@
 """The paper's tables on the demo model: fidelity over budgets, and what synergy saves.
 
-    python examples/paper_tables.py [--behavior ioi docstring] [--seeds 3] [--update README.md]
+    python examples/paper_tables.py [--behavior ioi docstring] [--seeds 3] [--update FILE]
 
 For every seed: new prompts, attributions and pair synergies on the selection split, each selector's
 order of features, fidelity of its first K on the held-out split. The table has means over seeds

@@ -1,4 +1,4 @@
-"""The command behind the README's tables: its arithmetic, and a run of the smallest size."""
+"""The command behind the paper's tables: its arithmetic, and a run of the smallest size."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,60 +67,38 @@ def conditional_gradient(
     candidates: ArrayLike | None,
     k: int,
     *,
-    start: ArrayLike = (),
-    batch: int = 5,
-    share: float = 0.0,
-    pairs: int = 0,
-    shortlist: int = 0,
-    anchor: float = 0.0,
-    metric: str = "kl",
     switches: Switches | None = None,
     batch_size: int = 32,
-    mean_of: Sequence[Prompt] | None = None,
+    mean_of: Sequence[Prompt] = (),
     weights: NDArray[np.float64] | None = None,
-    progress: Progress | None = None,
+    **how: Any,
 ) -> Grown:
-    """Select `k` features, `batch` of them a pass: `grow` on prompts prepared here.
+    """Select `k` features: `grow` on prompts that are prepared here.
 
     Args:
         model: The replacement model.
         prompts: That the circuit is grown on.
         candidates: Global ids; every active feature when None, which costs no more passes.
         k: How many to select.
-        start, batch, share, pairs, shortlist, anchor, metric, progress: As in `grow`.
-        switches: Baseline and the rest; the default `Switches` when None.
-        batch_size: Prompts a batch.
-        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
-        weights: `[n_prompts]`, how much each prompt counts; 1 each when None.
+        switches, batch_size, mean_of, weights: As in `Ground`.
+        how: As in `grow`.
 
     Raises:
         BudgetError: `k` is negative or above the number of candidates.
         BehaviorError: There are no prompts.
         PieFastError: As `grow`, or there is not one weight of at least 0 a prompt.
     """
-    _check(batch, share, pairs, shortlist, anchor)
     ground = Ground(
         model,
         prompts,
-        metric,
+        how.get("metric", "kl"),
         switches,
         candidates=candidates,
         batch_size=batch_size,
-        mean_of=mean_of or (),
+        mean_of=mean_of,
         weights=weights,
     )
-    return grow(
-        ground,
-        k,
-        start=start,
-        batch=batch,
-        share=share,
-        pairs=pairs,
-        shortlist=shortlist,
-        anchor=anchor,
-        metric=metric,
-        progress=progress,
-    )
+    return grow(ground, k, **how)
 
 
 def grow(

@@ -22,7 +22,10 @@ import model_side
 from record import ABSENT, HELD, MISSED, Record, load
 
 HERE = Path(__file__).parent
-SUITES = ("select", "top", "growth", "score", "synergy", "decoder", "memory", "call", "start")
+SUITES = (
+    *("select", "top", "growth", "score", "synergy", "decoder", "memory", "call", "start"),
+    "model",
+)
 LIBRARIES = (
     *("numpy", "torch", "numba", "polars", "duckdb", "scipy"),
     *("submodlib-py", "apricot-select"),

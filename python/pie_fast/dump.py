@@ -27,6 +27,7 @@ from pie_fast.errors import DumpError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from pie_fast.dump_mapped import MappedShard
     from pie_fast.dump_prompts import PromptTable
     from pie_fast.dump_writer import DumpWriter
 
@@ -250,6 +251,21 @@ class FeatureDump:
             PieFastError: The dump does not have all of these prompts.
         """
         return Entries(*self._native.entries(first_prompt, n_prompts))
+
+    def mapped(self, shard: int) -> MappedShard:
+        """A shard's columns without reading them: read-only views of its mapped file.
+
+        The layout and the size of the file are checked, its entries are not (:meth:`verify` does
+        that). Danger: if the file shrinks while a view lives, touching what is gone kills the
+        process with SIGBUS, which no ``except`` catches. :meth:`entries` has no such danger.
+
+        Raises:
+            PieFastError: The dump has no such shard.
+            DumpError: The layout of a shard is not what the format promises.
+        """
+        from pie_fast.dump_mapped import mapped_shard
+
+        return mapped_shard(self, shard)
 
     def entries_of(
         self, features: ArrayLike, *, progress: Progress | None = None

@@ -1,10 +1,9 @@
 """Attribution on the demo model: one prompt, 256 prompts in batches, and circuits grown in batches.
 
-    python benches/bench_model.py
+    python benches/bench_attribution.py
 
 One torch thread: on shared cores torch's pool waits for whoever holds the other one. Not measured:
-circuit-tracer, which is not installed (its pins of torch and transformer-lens are not ours), and a
-1B-shaped model on a GPU.
+circuit-tracer, which is not installed, and a 1B-shaped model on a GPU.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ _PUBLIC = {
     "explain_selection": "select",
     "fap_synergy_reranking": "pie",
     "fill_sparse_rows": "synergy_fill",
+    "SparsePairs": "synergy_pairs",
     "greedy_select": "select",
     "greedy_select_many": "select",
     "improve_by_swaps": "select",

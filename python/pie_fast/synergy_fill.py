@@ -17,7 +17,9 @@ from pie_fast.errors import PieFastError
 from pie_fast.synergy_matrix import SynergyMatrix
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
 
 
 def empty_sparse(pool: ArrayLike, **identity: Any) -> SynergyMatrix:
@@ -38,7 +40,10 @@ def empty_sparse(pool: ArrayLike, **identity: Any) -> SynergyMatrix:
 
 
 def fill_sparse_rows(
-    matrix: SynergyMatrix, features: ArrayLike, synergies: ArrayLike, per_row: int
+    matrix: SynergyMatrix,
+    features: ArrayLike,
+    synergies: ArrayLike,
+    per_row: int | None = None,
 ) -> SynergyMatrix:
     """A new matrix with some rows more; give many at once, each call copies the matrix.
 
@@ -49,47 +54,80 @@ def fill_sparse_rows(
         matrix: From :func:`empty_sparse`, this function, ``merge`` or ``load``.
         features: ``[n]`` distinct global ids.
         synergies: ``[n, M]``, signed; a feature's own place is ignored. A clipped matrix clips it.
-        per_row: How many pairs a row keeps by magnitude, ties to the smaller id; zeros never.
+        per_row: How many pairs a row keeps by magnitude, ties to the smaller id; zeros never. It
+            is saved with the matrix and needs to be given once only.
 
     Raises:
         PieFastError: A dense matrix, another shape, a feature that is there twice or not in the
-            pool, a number that is not finite, a pair that is kept with another value.
+            pool, a number that is not finite, a pair that is kept with another value, another
+            ``per_row`` than before.
     """
-    if not matrix.is_sparse:
-        raise PieFastError("the matrix is dense, fill_row fills it")
-    if per_row < 0:
-        raise PieFastError(f"per_row is {per_row}, must be at least 0")
+    per_row = checked_per_row(matrix, per_row)
     at = matrix.positions(np.asarray(features, dtype=np.int64).reshape(-1))
     if len(np.unique(at)) != len(at):
         raise PieFastError("a feature is there twice, features must be distinct")
-    given = np.asarray(synergies, dtype=np.float64)
+    given = np.array(synergies, dtype=np.float64)
     if given.shape != (len(at), len(matrix)):
         want = [len(at), len(matrix)]
         raise PieFastError(f"synergies has shape {list(given.shape)}, must be {want}")
-    # -0.0 and 0.0 are one value; NaN stays one.
+    given[np.arange(len(at)), at] = 0
+    values = stored(matrix, given, lambda bad: (at[bad[0]], bad[1]))
+    ranked = np.argsort(-np.abs(values), axis=1, kind="stable")[:, :per_row]
+    kept = np.take_along_axis(values, ranked, axis=1)
+    where, rank = np.nonzero(kept)
+    return with_pairs(matrix, at, (at[where], ranked[where, rank], kept[where, rank]), per_row)
+
+
+def checked_per_row(matrix: SynergyMatrix, per_row: int | None) -> int:
+    """How many pairs a row of the sparse matrix keeps: what is asked for, or what it was before.
+
+    Raises:
+        PieFastError: A dense matrix; no number, one below 0, another one than before.
+    """
+    if not matrix.is_sparse:
+        raise PieFastError("the matrix is dense, fill_row and fill_pairs fill it")
+    if per_row is None:
+        if matrix.per_row is None:
+            raise PieFastError("per_row is not given, and the matrix has none")
+        return matrix.per_row
+    if per_row < 0:
+        raise PieFastError(f"per_row is {per_row}, must be at least 0")
+    if matrix.per_row not in (None, per_row):
+        raise PieFastError(f"per_row is {per_row}, the matrix keeps {matrix.per_row}")
+    return per_row
+
+
+def stored(
+    matrix: SynergyMatrix,
+    given: NDArray[np.float64],
+    pair_at: Callable[[NDArray[np.int64]], tuple[Any, Any]],
+) -> NDArray[np.float32]:
+    """Synergies as the matrix keeps them: clipped where it is, float32, -0.0 as 0.0.
+
+    Raises:
+        PieFastError: One that is not finite; ``pair_at`` tells the two positions of its place.
+    """
+    # NaN stays one.
     wide = np.where(given < 0, 0, given) if matrix.form == "clipped" else given + 0.0
-    wide[np.arange(len(at)), at] = 0
     with np.errstate(over="ignore"):
         values = wide.astype(np.float32)
     bad = np.argwhere(~np.isfinite(values))
     if bad.size:
-        a, b = matrix.pool[at[bad[0, 0]]], matrix.pool[bad[0, 1]]
+        a, b = (matrix.pool[at] for at in pair_at(bad[0]))
         raise PieFastError(f"synergy of features {a} and {b} is {values[tuple(bad[0])]}")
-    ranked = np.argsort(-np.abs(values), axis=1, kind="stable")[:, :per_row]
-    kept = np.take_along_axis(values, ranked, axis=1)
-    where, rank = np.nonzero(kept)
-    return _with_pairs(matrix, at, at[where], ranked[where, rank], kept[where, rank])
+    return values
 
 
-def _with_pairs(
-    matrix: SynergyMatrix, at: Any, rows: Any, columns: Any, kept: Any
+def with_pairs(
+    matrix: SynergyMatrix, at: NDArray[np.int64], kept: csr.Triplets, per_row: int
 ) -> SynergyMatrix:
     """The matrix with pairs of the rows ``at``, which then are done, in both directions."""
     n, pool = len(matrix), matrix.pool
-    here = csr.from_triplets(n, rows, columns, kept)
-    both = csr.union(here, csr.from_triplets(n, columns, rows, kept), pool)
-    assert matrix._csr is not None  # is_sparse
+    rows, columns, values = kept
+    here = csr.from_triplets(n, rows, columns, values)
+    both = csr.union(here, csr.from_triplets(n, columns, rows, values), pool)
+    assert matrix._csr is not None  # checked_per_row
     out, done = matrix._copy(), matrix.done
     done[at] = True
-    out._make_sparse(csr.union(matrix._csr, both, pool), done)
+    out._make_sparse(csr.union(matrix._csr, both, pool), done, per_row)
     return out

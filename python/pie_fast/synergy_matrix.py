@@ -12,7 +12,8 @@ Redundancy from decoder rows is a matrix of its own and never mixed into synergy
 The file ``synergy.safetensors``: ``pool`` U32 [M] ascending, ``values`` F32 [M, M] or CSR
 (``indptr`` I64, ``indices`` I32, ``values`` F32), ``done`` U8 [M] (1: every pair of the row is
 known), optional ``redundancy`` F32 [M, M], optional ``known`` U8 (a bit per pair, where pairs of
-rows that are not done are known); metadata ``direction``, ``estimator``, ``form``, ``n_prompts``.
+rows that are not done are known); metadata ``direction``, ``estimator``, ``form``, ``n_prompts``,
+and ``per_row`` where rows keep their strongest pairs only.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class SynergyMatrix:
             None if redundancy is None else checked_square("redundancy", redundancy, len(self.pool))
         )
         self._pairs = PackedPairs(len(self.pool))
+        #: how many pairs a row of a sparse matrix keeps; None: those that it was made with
+        self.per_row: int | None = None
         self._csr: csr.Csr | None = None
         self._rows_done: NDArray[np.bool_] | None = None
         self._full: NDArray[np.float32] | None = None
@@ -177,12 +180,13 @@ class SynergyMatrix:
 
         Raises:
             PieFastError: An id that is not in the pool or is there twice; a pair among them whose
-                synergy is not known.
+                synergy is not known; in a sparse matrix, a row that is not done.
         """
         at = self.positions(ids)
         if len(np.unique(at)) != len(at):
             raise PieFastError("a feature is there twice, features must be distinct")
         if self._csr is not None:
+            self._check_done(at)
             return csr.sub_rows(self._csr, at)
         first, second = np.triu_indices(len(at), 1)
         known = self._pairs.known[places(len(self), at[first], at[second])]
@@ -196,6 +200,15 @@ class SynergyMatrix:
         if len(at) == len(self) and np.array_equal(at, np.arange(len(at))):
             return values
         return values[np.ix_(at, at)]
+
+    def _check_done(self, at: NDArray[np.int64]) -> None:
+        missing = self.pool[np.sort(at[~self.done[at]])]
+        if missing.size:
+            more = f" and {missing.size - 5} more" if missing.size > 5 else ""
+            raise PieFastError(
+                f"the rows of features {', '.join(map(str, missing[:5]))}{more} are not done, "
+                f"{int(self.done.sum())} of {len(self)} are"
+            )
 
     def fill_row(self, feature: int, synergy: ArrayLike) -> None:
         """All pairs of one feature.
@@ -239,7 +252,7 @@ class SynergyMatrix:
         self, first: NDArray[np.int64], second: NDArray[np.int64], values: NDArray[np.float64]
     ) -> None:
         if self._csr is not None:
-            raise PieFastError("a sparse matrix cannot be filled, only made from a dense one")
+            raise PieFastError("the matrix is sparse, fill_sparse_rows or SparsePairs fill it")
         if self.form == "clipped":
             # Not np.maximum alone: NaN must stay.
             values = np.where(values < 0, 0, values)
@@ -282,7 +295,9 @@ class SynergyMatrix:
         elif other.redundancy is not None and not np.array_equal(self.redundancy, other.redundancy):
             raise PieFastError("the redundancies of two matrices differ, they must be equal")
         if self._csr is not None and other._csr is not None:
-            self._make_sparse(csr.union(self._csr, other._csr, self.pool), self.done | other.done)
+            rows = csr.union(self._csr, other._csr, self.pool)
+            kept = self.per_row if self.per_row == other.per_row else None
+            self._make_sparse(rows, self.done | other.done, kept)
             return
         first, second, values = other._pairs.pairs_known()
         self._fill(first, second, values.astype(np.float64))
@@ -302,7 +317,7 @@ class SynergyMatrix:
             self._pairs.values, np.zeros(len(self)), per_row, False, True, None
         )
         out = self._copy()
-        out._make_sparse(rows, np.ones(len(self), dtype=np.bool_))
+        out._make_sparse(rows, np.ones(len(self), dtype=np.bool_), per_row)
         return out
 
     def stats(self, n_strongest: int = 10) -> SynergyStats:
@@ -348,6 +363,8 @@ class SynergyMatrix:
         if self.redundancy is not None:
             tensors["redundancy"] = self.redundancy
         metadata = {name: str(getattr(self, name)) for name in _IDENTITY}
+        if self.per_row is not None:
+            metadata["per_row"] = str(self.per_row)
         write_safetensors(Path(path), tensors, metadata)
 
     @classmethod
@@ -370,7 +387,8 @@ class SynergyMatrix:
         matrix.redundancy = file["redundancy"]
         done = file["done"].astype(np.bool_)
         if isinstance(file["values"], tuple):
-            matrix._make_sparse(file["values"], done)
+            per_row = texts.get("per_row")
+            matrix._make_sparse(file["values"], done, None if per_row is None else int(per_row))
         else:
             matrix._pairs.fill_all(file["values"])
             matrix._pairs.forget_unless(done, file["known"])
@@ -384,8 +402,10 @@ class SynergyMatrix:
         upper = columns > rows
         return rows[upper], columns[upper], values[upper]
 
-    def _make_sparse(self, rows: csr.Csr, done: NDArray[np.bool_]) -> None:
-        self._csr, self._rows_done = rows, done
+    def _make_sparse(
+        self, rows: csr.Csr, done: NDArray[np.bool_], per_row: int | None = None
+    ) -> None:
+        self._csr, self._rows_done, self.per_row = rows, done, per_row
         self._pairs, self._full = PackedPairs(0), None
 
     def _check_sign(self, values: NDArray[np.float32]) -> None:
@@ -396,5 +416,5 @@ class SynergyMatrix:
         out = SynergyMatrix(self.pool, **{name: getattr(self, name) for name in _IDENTITY})
         out.redundancy = self.redundancy
         out._pairs = self._pairs.copy()
-        out._csr, out._rows_done = self._csr, self._rows_done
+        out._csr, out._rows_done, out.per_row = self._csr, self._rows_done, self.per_row
         return out

@@ -18,6 +18,7 @@ pub mod feature;
 pub mod file;
 mod gram_kernel;
 pub mod header;
+mod huge;
 pub mod naive;
 pub mod ranking;
 pub mod real;

@@ -38,7 +38,7 @@ pub fn top_k(
     let scores = scores(dump, rank_by, threads, watch)?;
     let mask: Vec<bool> =
         (0..scores.len()).map(|id| scores.get(id).is_some() && allowed.has(id)).collect();
-    let scores = scores.into_dense();
+    let scores = scores.into_dense()?;
     let only = topk::Filter { mask: Some(&mask), finite: true };
     let cancel = Cancel::new();
     if filter.per_layer {

@@ -17,9 +17,10 @@
 use crate::decoder::Decoder;
 use crate::dump::{FloatType, Watch};
 use crate::error::{Error, Result};
-use crate::file::zeros;
+use crate::file::{room, zeros};
 use crate::gram_kernel::{Bf16Kernel, F32Kernel, Kernel, MR};
 use crate::workers::Workers;
+use bytemuck::Zeroable;
 
 /// Rows of the matrix that one owner works on at a time.
 const STRIPE: usize = 8 * MR;
@@ -87,10 +88,12 @@ impl Job<'_> {
         let mut gram = zeros::<f32>(m.saturating_mul(m))?;
         let mut stripes: Vec<&mut [f32]> = gram.chunks_mut((STRIPE * m).max(1)).collect();
         let n_targets = self.weights.len();
+        let mut panel = Panel::<K>::default();
         for (target, &weight) in self.weights.iter().enumerate() {
             let n = self.features.partition_point(|&(layer, _)| layer <= target);
             if n > 0 && weight > 0.0 {
-                let panel = Panel::<K>::gather(self, target, n)?;
+                panel.gather(self, target, n)?;
+                let panel = &panel;
                 // The last stripes have the most to do: they go first.
                 let count = n.div_ceil(STRIPE);
                 stripes[..count].reverse();
@@ -106,7 +109,8 @@ impl Job<'_> {
     }
 }
 
-/// The rows that write to one target.
+/// The rows that write to one target; its buffers serve all targets, since fresh pages cost more
+/// than what is done with them.
 struct Panel<K: Kernel> {
     n: usize,
     depth: usize,
@@ -114,13 +118,21 @@ struct Panel<K: Kernel> {
     packed: Vec<K::Element>,
 }
 
+impl<K: Kernel> Default for Panel<K> {
+    fn default() -> Self {
+        Self { n: 0, depth: 0, rows: Vec::new(), packed: Vec::new() }
+    }
+}
+
 impl<K: Kernel> Panel<K>
 where
     Decoder: Gather<K::Element>,
 {
-    fn gather(job: &Job<'_>, target: usize, n: usize) -> Result<Self> {
-        let depth = job.d_model.next_multiple_of(K::DEPTH);
-        let mut rows = zeros::<K::Element>(n.next_multiple_of(MR) * depth)?;
+    fn gather(&mut self, job: &Job<'_>, target: usize, n: usize) -> Result<()> {
+        (self.n, self.depth) = (n, job.d_model.next_multiple_of(K::DEPTH));
+        let depth = self.depth;
+        let rows = room(&mut self.rows, n.next_multiple_of(MR) * depth)?;
+        rows[n * depth..].fill(K::Element::zeroed());
         let mut stripes: Vec<&mut [K::Element]> = rows.chunks_mut(STRIPE * depth).collect();
         job.workers.each(&mut stripes, |i, stripe| {
             let features = &job.features[i * STRIPE..n.min((i + 1) * STRIPE)];
@@ -132,18 +144,23 @@ where
             }
             Ok(())
         })?;
-        let mut packed = zeros::<K::Element>(n.next_multiple_of(K::NR) * depth)?;
+        let rows = &self.rows;
+        let packed = room(&mut self.packed, n.next_multiple_of(K::NR) * depth)?;
         let mut groups: Vec<&mut [K::Element]> = packed.chunks_mut(K::NR * depth).collect();
         job.workers.each(&mut groups, |group, out| {
-            for j in 0..K::NR.min(n - group * K::NR) {
-                let row = &rows[(group * K::NR + j) * depth..][..depth];
-                for (k, part) in row.chunks_exact(K::DEPTH).enumerate() {
-                    out[(k * K::NR + j) * K::DEPTH..][..K::DEPTH].copy_from_slice(part);
+            let n_rows = K::NR.min(n - group * K::NR);
+            for (k, out) in out.chunks_exact_mut(K::NR * K::DEPTH).enumerate() {
+                for (j, out) in out.chunks_exact_mut(K::DEPTH).enumerate() {
+                    if j < n_rows {
+                        let from = (group * K::NR + j) * depth + k * K::DEPTH;
+                        out.copy_from_slice(&rows[from..from + K::DEPTH]);
+                    } else {
+                        out.fill(K::Element::zeroed());
+                    }
                 }
             }
             Ok(())
-        })?;
-        Ok(Self { n, depth, rows, packed })
+        })
     }
 
     /// Add the rows `first ..` of the Gram matrix, up to the diagonal, to a stripe of width `m`.

@@ -7,29 +7,25 @@
 //! 3. `S[f]`: the blocks, added in order.
 //!
 //! So any number of threads and any cut into shards gives the same bytes. Work is divided where
-//! order does not matter: a slab of pieces is loaded and reduced to one number per prompt and
-//! feature (step 1) piece by piece, then steps 2 and 3 run over ranges of features, each range
-//! with one owner that visits the slab in order. Ids rise within a prompt, so an owner walks its
-//! range in tiles that stay in cache, with one cursor per prompt.
+//! order does not matter: a slab of the dump is read and checked piece by piece, then the three
+//! steps run over ranges of features, each range with one owner that visits the slab in order. Ids
+//! rise within a prompt, so an owner walks its range in tiles that stay in cache, with one cursor
+//! per prompt.
 
-mod reduce;
+mod rule;
+mod slab;
 mod tiles;
 
-use crate::dump::{Dump, Pieces, Rows, Want, Watch};
+use crate::dump::{Column, Dump, Pieces, Watch};
 use crate::error::{Error, Result};
-use crate::workers::{Spare, Workers};
-use reduce::Part;
+use crate::workers::Workers;
+use rule::Rule;
+use slab::Slab;
 use std::str::FromStr;
 use tiles::Totals;
 
-/// Entries of a slab: a quarter to twice as many are in memory at once, 12 bytes each.
-const SLAB: usize = 1 << 20;
-
-/// Entries of a piece, which one thread loads at once: it and what it becomes stay in cache.
-const PIECE: usize = 1 << 15;
-
 /// Entries below which one thread is faster than several.
-const SMALL: u64 = 1 << 20;
+const SMALL: u64 = 1 << 19;
 
 /// The identity of addition that also says "no entry so far": no sum of numbers that are not
 /// -0.0 is -0.0.
@@ -83,11 +79,11 @@ impl FromStr for RankBy {
 }
 
 /// One score per feature and whether the feature has entries.
-#[derive(Debug)]
 pub(crate) struct Scores {
     totals: Vec<f64>,
     rank_by: RankBy,
     n_prompts: f64,
+    workers: Workers,
 }
 
 impl Scores {
@@ -111,11 +107,18 @@ impl Scores {
     }
 
     /// All scores, 0.0 for features without entries.
-    pub fn into_dense(mut self) -> Vec<f64> {
-        for i in 0..self.totals.len() {
-            self.totals[i] = self.get(i).unwrap_or(0.0) + 0.0;
-        }
-        self.totals
+    pub fn into_dense(mut self) -> Result<Vec<f64>> {
+        /// Scores of a range.
+        const RANGE: usize = 1 << 18;
+        let mut totals = std::mem::take(&mut self.totals);
+        let mut ranges: Vec<&mut [f64]> = totals.chunks_mut(RANGE).collect();
+        self.workers.each(&mut ranges, |_, range| {
+            // Without prompts there is nothing to divide; adding 0.0 makes a 0.0 of NOTHING.
+            let finish = |total: f64| if self.n_prompts > 0.0 { self.finish(total) } else { total };
+            range.iter_mut().for_each(|total| *total = finish(*total) + 0.0);
+            Ok(())
+        })?;
+        Ok(totals)
     }
 }
 
@@ -130,14 +133,14 @@ impl Scores {
 ///
 /// # Memory
 /// 8 bytes per feature (16 where a block of 256 prompts has over 2 million entries) and about
-/// 30 MB, or what the largest prompt takes.
+/// 20 MB, or what the largest prompt takes.
 pub fn score(
     dump: &Dump,
     rank_by: RankBy,
     threads: Option<usize>,
     watch: &mut Watch<'_>,
 ) -> Result<Vec<f64>> {
-    Ok(scores(dump, rank_by, threads, watch)?.into_dense())
+    scores(dump, rank_by, threads, watch)?.into_dense()
 }
 
 /// As [`score`], and which features have entries.
@@ -155,55 +158,38 @@ pub(crate) fn scores(
             dump.folder().display()
         )));
     }
+    let attributions = rank_by.needs_attribution();
+    let column = if attributions { Column::Attribution } else { Column::Activation };
     let workers = Workers::new(threads, dump.n_active() < SMALL)?;
-    let totals = stream(dump, rank_by, &workers, watch)?;
-    Ok(Scores { totals, rank_by, n_prompts: dump.n_prompts() as f64 })
+    let totals = match rank_by {
+        RankBy::Signed | RankBy::Abs => stream(dump, column, rule::Sum, &workers, watch),
+        RankBy::MeanAbs => stream(dump, column, rule::AbsoluteSum, &workers, watch),
+        RankBy::Magnitude => stream(dump, column, rule::SumOfAbsolutes, &workers, watch),
+        RankBy::Max => stream(dump, column, rule::Max, &workers, watch),
+        RankBy::Count => stream(dump, column, rule::Any, &workers, watch),
+    }?;
+    Ok(Scores { totals, rank_by, n_prompts: dump.n_prompts() as f64, workers })
 }
 
 fn stream(
     dump: &Dump,
-    rank_by: RankBy,
+    column: Column,
+    rule: impl Rule,
     workers: &Workers,
     watch: &mut Watch<'_>,
 ) -> Result<Vec<f64>> {
     let n_ids = usize::try_from(dump.n_ids())
         .map_err(|_| Error::argument(format!("{} features do not fit", dump.n_ids())))?;
     let mut totals = Totals::new(n_ids)?;
-    let want =
-        Want { activation: !rank_by.needs_attribution(), attribution: rank_by.needs_attribution() };
     let mut pieces = Pieces::new(dump, 0..dump.n_prompts());
-    let mut parts: Vec<Part> = Vec::new();
-    let mut done = 0;
-    let buffers = Spare::<Rows>::default();
+    let (mut slab, mut done) = (Slab::default(), 0);
     loop {
-        let used = fill_slab(&mut pieces, &mut parts)?;
-        if used == 0 {
+        let parts = slab.next(&mut pieces, column, workers)?;
+        if parts.is_empty() {
             return Ok(totals.into_inner());
         }
-        let slab = &mut parts[..used];
-        workers.each(slab, |_, part| buffers.with(|rows| part.load(rows, want, rank_by)))?;
-        totals.add(slab, rank_by, workers)?;
-        done += slab.iter().map(|part| part.n_entries() as u64).sum::<u64>();
+        totals.add(&parts, rule, workers)?;
+        done += parts.iter().map(|part| part.ids().len() as u64).sum::<u64>();
         watch(done, dump.n_active())?;
     }
-}
-
-/// Give the next pieces to `parts`, whose buffers are used again; how many there were.
-fn fill_slab(pieces: &mut Pieces<'_>, parts: &mut Vec<Part>) -> Result<usize> {
-    // The second bound is for prompts without entries, which would fill no slab.
-    const MAX_PARTS: usize = 1 << 12;
-    let (mut used, mut entries, mut at_block_end) = (0, 0, false);
-    // Slabs end where blocks end if they can: a block in two slabs is added to the totals by a
-    // sweep over all features.
-    while entries < 2 * SLAB && !(at_block_end && entries >= SLAB / 4) && used < MAX_PARTS {
-        let Some(piece) = pieces.next(PIECE)? else { break };
-        entries += piece.len();
-        at_block_end = piece.ends_block;
-        if used == parts.len() {
-            parts.push(Part::default());
-        }
-        parts[used].assign(piece);
-        used += 1;
-    }
-    Ok(used)
 }

@@ -5,12 +5,17 @@
 //! comes later and so has the larger id. Whole blocks below the threshold are dismissed by a few
 //! vector comparisons; what is left is reading memory. At worst (ascending scores) the buffer is
 //! cut N/k times, each in O(k).
+//!
+//! Without a threshold the first pass over a long array would let in thousands, each at the price
+//! of a block looked at number by number. So a sample guesses one that a few times k scores are
+//! above; if fewer than k are, the guess was wrong and the array is scanned again without it.
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::feature::Scored;
 use crate::simd::{self, BLOCK, Vector};
 use crate::workers::Workers;
+use std::ops::Range;
 
 /// Scores that make a thread worth while.
 const PART: usize = 1 << 20;
@@ -49,7 +54,7 @@ pub fn top_k<S: Vector>(
     let found = workers.map(parts, |part| {
         let from = (part * size).min(scores.len());
         let to = (from + size).min(scores.len());
-        scan(scores, from..to, k, filter, cancel)
+        best_in(scores, from..to, k, filter, cancel)
     })?;
     let mut best = found.concat();
     keep_best(&mut best, k);
@@ -83,7 +88,7 @@ pub fn top_k_per_layer<S: Vector>(
     let workers = Workers::new(threads, scores.len() < 2 * PART)?;
     workers.map(scores.len() / n_features, |layer| {
         let range = layer * n_features..(layer + 1) * n_features;
-        let mut best = scan(scores, range, k, filter, cancel)?;
+        let mut best = best_in(scores, range, k, filter, cancel)?;
         best.sort_unstable();
         Ok(best)
     })
@@ -108,17 +113,50 @@ fn keep_best(all: &mut Vec<Scored>, k: usize) {
     }
 }
 
+/// The k best of a range, in no order.
+fn best_in<S: Vector>(
+    scores: &[S],
+    range: Range<usize>,
+    k: usize,
+    filter: Filter<'_>,
+    cancel: &Cancel,
+) -> Result<Vec<Scored>> {
+    let guessed = guess(&scores[range.clone()], k);
+    let found = scan(scores, range.clone(), (k, guessed), filter, cancel)?;
+    if guessed.is_none() || found.len() >= k {
+        return Ok(found);
+    }
+    scan(scores, range, (k, None), filter, cancel)
+}
+
+/// A score that probably more than k are above, by the maxima of one block in 128; none where so
+/// few blocks say nothing.
+fn guess<S: Vector>(scores: &[S], k: usize) -> Option<S> {
+    const STEP: usize = 128;
+    let rank = 2 * k / STEP + 8;
+    let blocks = scores.as_chunks::<BLOCK>().0;
+    if blocks.len() < 4 * rank * STEP {
+        return None;
+    }
+    let largest = |block: &[S; BLOCK]| {
+        block.iter().fold(S::NEG_INFINITY, |most, &score| if score > most { score } else { most })
+    };
+    let mut maxima: Vec<S> = blocks.iter().step_by(STEP).map(largest).collect();
+    let descending = |a: &S, b: &S| b.to_f64().total_cmp(&a.to_f64());
+    Some(*maxima.select_nth_unstable_by(rank, descending).1)
+}
+
+/// The k best of those above `threshold`, in no order; all that there are where they are fewer.
 fn scan<S: Vector>(
     scores: &[S],
-    range: std::ops::Range<usize>,
-    k: usize,
+    range: Range<usize>,
+    (k, mut threshold): (usize, Option<S>),
     filter: Filter<'_>,
     cancel: &Cancel,
 ) -> Result<Vec<Scored>> {
     let capacity = (2 * k + 1024).min(range.len());
     let mut best: Vec<Scored> = Vec::with_capacity(capacity);
-    // Until the buffer was cut once, everything gets in; `None` stands for that.
-    let mut threshold: Option<S> = None;
+    // Until the buffer was cut once, `None` lets everything in.
     let lowest = if filter.finite { S::MIN } else { S::NEG_INFINITY };
     let mut start = range.start;
     while start < range.end {
@@ -135,6 +173,9 @@ fn scan<S: Vector>(
         let block = start..(start + BLOCK).min(range.end);
         for id in block.clone() {
             let score = scores[id];
+            if threshold.is_some_and(|threshold| lowest <= score && score <= threshold) {
+                continue;
+            }
             check(id, score, filter.finite)?;
             if threshold.is_some_and(|threshold| score <= threshold)
                 || filter.mask.is_some_and(|mask| !mask[id])
@@ -195,6 +236,34 @@ mod tests {
                 assert_eq!(error, Err(format!("score of id {at} is NaN, must be a number")));
             }
         }
+    }
+
+    /// Long enough for a guess: right, too high (the sampled blocks are not like the rest), and of
+    /// no use (nothing is above it).
+    #[test]
+    fn guessed_thresholds_change_nothing() -> Result<()> {
+        const N: usize = 1 << 18;
+        let mixed = |i: usize| (i.wrapping_mul(0x9E37_79B1) >> 7) % 65_536;
+        let sampled = |i: usize| (i / BLOCK).is_multiple_of(128);
+        let arrays: [Vec<f32>; 5] = [
+            (0..N).map(|i| mixed(i) as f32).collect(),
+            (0..N).map(|i| mixed(i) as f32 + if sampled(i) { 1e6 } else { 0.0 }).collect(),
+            vec![1.0; N],
+            (0..N).map(|i| if sampled(i) { f32::INFINITY } else { -(i as f32) }).collect(),
+            (0..N).map(|i| if i < 900 { 1.0 } else { -0.0 }).collect(),
+        ];
+        for scores in &arrays {
+            for k in [1, 200, 3000, N] {
+                let wide: Vec<f64> = scores.iter().map(|&score| f64::from(score)).collect();
+                let want = crate::naive::top_k(&wide, k)?;
+                assert_eq!(ids(scores, k)?, want.iter().map(|&f| f as u64).collect::<Vec<_>>());
+            }
+            let mut broken = scores.clone();
+            broken[N - 1] = f32::NAN;
+            assert!(ids(&broken, 1).is_err());
+        }
+        assert!(guess(&arrays[0], 200).is_some());
+        Ok(())
     }
 
     #[test]

@@ -75,3 +75,52 @@ proptest! {
         check(&joint, &single, t)?;
     }
 }
+
+/// The strongest t of one row, by a sort.
+fn row_by_sort(
+    joint: &[f32],
+    single: &[f64],
+    row: usize,
+    t: usize,
+    clipped: bool,
+) -> Vec<(i32, u32)> {
+    let n = single.len();
+    let value = |j: usize| {
+        let (low, high) = (row.min(j), row.max(j));
+        let joint = f64::from(joint[low * (2 * n - low - 1) / 2 + high - low - 1]);
+        let w = ((joint - single[low]) - single[high]) as f32;
+        if clipped { w.max(0.0) } else { w }
+    };
+    let others = (0..n).filter(|&j| j != row).map(|j| (j as i32, value(j)));
+    let mut all: Vec<(i32, f32)> = others.filter(|&(_, w)| w != 0.0).collect();
+    all.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    all.truncate(t);
+    all.sort_by_key(|&(j, _)| j);
+    all.iter().map(|&(j, w)| (j, w.to_bits())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// The same path as above: every row is made, a few are compared.
+    #[test]
+    fn a_few_sampled_rows_are_a_sort(
+        n in 512_usize..530,
+        few in prop::collection::vec(number(), 1..400),
+        step in 1_usize..1000,
+        t in 0_usize..8,
+        clipped in any::<bool>(),
+        rows in prop::collection::vec(0_usize..512, 6),
+    ) {
+        let joint: Vec<f32> = (0..n * (n - 1) / 2).map(|p| few[p * step % few.len()]).collect();
+        let single: Vec<f64> = (0..n).map(|i| f64::from(few[i * 7 % few.len()]) / 4.0).collect();
+        let pairs = Importances { joint: &joint[..], single: &single, clipped };
+        let got = top_per_row(pairs, t, false, Some(1 + n % 2), &Cancel::new()).unwrap();
+        for row in rows {
+            let at = got.indptr[row] as usize..got.indptr[row + 1] as usize;
+            let bits = got.values[at.clone()].iter().map(|w| w.to_bits());
+            let found: Vec<(i32, u32)> = got.indices[at].iter().copied().zip(bits).collect();
+            prop_assert_eq!(found, row_by_sort(&joint, &single, row, t, clipped), "row {}", row);
+        }
+    }
+}

@@ -25,10 +25,11 @@ pub fn decoder_rows<'py>(
     let decoder = detached(py, || Decoder::open(path, tensor))?;
     let mut shape = vec![ids.len()];
     shape.extend(decoder.row_shape());
-    // numpy's own zeros: a MemoryError where there is no memory, huge pages where there are.
-    let zeros =
-        get_array_module(py)?.call_method1("zeros", (PyTuple::new(py, shape)?, "float32"))?;
-    let rows = zeros.cast_into::<PyArrayDyn<f32>>()?;
+    // numpy's own array: a MemoryError where there is no memory, huge pages where there are. Every
+    // number in it is written, or nobody gets to see it.
+    let empty =
+        get_array_module(py)?.call_method1("empty", (PyTuple::new(py, shape)?, "float32"))?;
+    let rows = empty.cast_into::<PyArrayDyn<f32>>()?;
     let mut out = rows.try_readwrite()?;
     let values = out.as_slice_mut()?;
     detached(py, || decoder.rows(ids, threads, values))?;

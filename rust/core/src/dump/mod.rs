@@ -17,7 +17,7 @@ pub use entries::{Entries, FeatureEntries};
 pub use manifest::{Manifest, ShardEntry};
 pub use shard::FloatType;
 
-pub(crate) use rows::{Rows, Want};
+pub(crate) use rows::{Column, Rows, Scratch, Want};
 pub(crate) use scan::{Piece, Pieces};
 pub(crate) use shard::Shard;
 

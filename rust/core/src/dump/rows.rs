@@ -14,15 +14,19 @@ pub(crate) struct Want {
     pub attribution: bool,
 }
 
+/// A column of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Column {
+    Activation,
+    Attribution,
+}
+
 /// Buffers for the entries of a run of prompts, used again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     n: usize,
     feature: Vec<u32>,
-    narrow: Vec<u16>,
-    wide: Vec<u32>,
-    is_wide: bool,
-    half: Vec<u16>,
+    scratch: Scratch,
     activation: Vec<f32>,
     attribution: Vec<f32>,
 }
@@ -35,22 +39,16 @@ impl Rows {
     /// ends too early.
     pub fn load(&mut self, shard: &Shard, prompts: Range<usize>, want: Want) -> Result<()> {
         let begin = shard.prompt_ptr[prompts.start];
-        let (source, columns) = (&shard.source, &shard.columns);
-        self.n = (shard.prompt_ptr[prompts.end] - begin) as usize;
-        source.read(room(&mut self.feature, self.n)?, columns.feature + 4 * begin)?;
-        self.is_wide = columns.wide_position;
-        if self.is_wide {
-            source.read(room(&mut self.wide, self.n)?, columns.position + 4 * begin)?;
-        } else {
-            source.read(room(&mut self.narrow, self.n)?, columns.position + 2 * begin)?;
-        }
-        self.check_order(shard, prompts)?;
+        let n = (shard.prompt_ptr[prompts.end] - begin) as usize;
+        self.n = n;
+        self.scratch.read_features(shard, prompts, room(&mut self.feature, n)?)?;
         if want.activation {
-            self.load_activation(shard, begin)?;
+            let out = room(&mut self.activation, n)?;
+            self.scratch.read_values(shard, Column::Activation, begin, out)?;
         }
-        if let (true, Some(offset)) = (want.attribution, columns.attribution) {
-            source.read(room(&mut self.attribution, self.n)?, offset + 4 * begin)?;
-            check_finite(source, "attribution", &self.attribution[..self.n], begin)?;
+        if want.attribution {
+            let out = room(&mut self.attribution, n)?;
+            self.scratch.read_values(shard, Column::Attribution, begin, out)?;
         }
         Ok(())
     }
@@ -72,36 +70,91 @@ impl Rows {
 
     /// The position of entry `i`.
     pub fn position(&self, i: usize) -> u32 {
-        if self.is_wide { self.wide[i] } else { u32::from(self.narrow[i]) }
+        self.scratch.position(i)
+    }
+}
+
+/// What is needed to read and check a column, and the positions read last.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    narrow: Vec<u16>,
+    wide: Vec<u32>,
+    is_wide: bool,
+    half: Vec<u16>,
+}
+
+impl Scratch {
+    /// Fill `out` with the feature ids of `prompts`, and check ids and order.
+    ///
+    /// # Errors
+    /// As [`Rows::load`].
+    pub fn read_features(
+        &mut self,
+        shard: &Shard,
+        prompts: Range<usize>,
+        out: &mut [u32],
+    ) -> Result<()> {
+        let begin = shard.prompt_ptr[prompts.start];
+        let (source, columns) = (&shard.source, &shard.columns);
+        source.read(out, columns.feature + 4 * begin)?;
+        self.is_wide = columns.wide_position;
+        if self.is_wide {
+            source.read(room(&mut self.wide, out.len())?, columns.position + 4 * begin)?;
+        } else {
+            source.read(room(&mut self.narrow, out.len())?, columns.position + 2 * begin)?;
+        }
+        self.check_order(shard, prompts, out)
     }
 
-    fn load_activation(&mut self, shard: &Shard, begin: u64) -> Result<()> {
+    /// Fill `out` with the numbers of a column from entry `begin` on, and check that they are
+    /// finite. The dump has the column.
+    ///
+    /// # Errors
+    /// As [`Rows::load`].
+    pub fn read_values(
+        &mut self,
+        shard: &Shard,
+        column: Column,
+        begin: u64,
+        out: &mut [f32],
+    ) -> Result<()> {
         let (source, columns) = (&shard.source, &shard.columns);
+        match (column, columns.attribution) {
+            (Column::Attribution, None) => return Ok(()),
+            (Column::Attribution, Some(offset)) => {
+                source.read(out, offset + 4 * begin)?;
+                return check_finite(source, "attribution", out, begin);
+            }
+            (Column::Activation, _) => {}
+        }
         let offset = columns.activation + columns.activation_type.size() * begin;
-        let out = room(&mut self.activation, self.n)?;
         if columns.activation_type == FloatType::F32 {
             source.read(out, offset)?;
         } else {
-            let half = room(&mut self.half, self.n)?;
+            let half = room(&mut self.half, out.len())?;
             source.read(half, offset)?;
             widen(half, columns.activation_type, out);
         }
-        check_finite(source, "activation", &self.activation[..self.n], begin)
+        check_finite(source, "activation", out, begin)
     }
 
-    fn check_order(&self, shard: &Shard, prompts: Range<usize>) -> Result<()> {
+    fn position(&self, i: usize) -> u32 {
+        if self.is_wide { self.wide[i] } else { u32::from(self.narrow[i]) }
+    }
+
+    fn check_order(&self, shard: &Shard, prompts: Range<usize>, ids: &[u32]) -> Result<()> {
         let begin = shard.prompt_ptr[prompts.start];
         for prompt in prompts {
             let from = (shard.prompt_ptr[prompt] - begin) as usize;
             let to = (shard.prompt_ptr[prompt + 1] - begin) as usize;
-            let feature = &self.feature[from..to];
+            let feature = &ids[from..to];
             let bad = if self.is_wide {
                 first_disorder(feature, &self.wide[from..to])
             } else {
                 first_disorder(feature, &self.narrow[from..to])
             };
             if let Some(i) = bad {
-                return Err(self.disorder(shard, prompt, begin, from + i));
+                return Err(self.disorder(shard, (prompt, begin), ids, from + i));
             }
             // Ids rise within a prompt, so the last one is the largest.
             if let Some(&last) = feature.last().filter(|&&id| u64::from(id) >= shard.n_ids) {
@@ -113,8 +166,14 @@ impl Rows {
         Ok(())
     }
 
-    fn disorder(&self, shard: &Shard, prompt: usize, begin: u64, i: usize) -> crate::Error {
-        let pair = |i: usize| (self.feature[i], self.position(i));
+    fn disorder(
+        &self,
+        shard: &Shard,
+        (prompt, begin): (usize, u64),
+        ids: &[u32],
+        i: usize,
+    ) -> crate::Error {
+        let pair = |i: usize| (ids[i], self.position(i));
         let (a, b) = (pair(i), pair(i + 1));
         let fault = if a == b { "is there twice" } else { "is out of order" };
         let message = format!(

@@ -1,13 +1,14 @@
 //! Steps 2 and 3: prompts are added into blocks and blocks into totals, tile by tile.
 
 use crate::error::Result;
-use crate::file::reserve;
-use crate::score::reduce::Part;
-use crate::score::{NOTHING, RankBy};
+use crate::huge;
+use crate::score::NOTHING;
+use crate::score::rule::Rule;
+use crate::score::slab::Part;
 use crate::workers::Workers;
 
-/// Features of a tile: its block sums and totals together fill a quarter of a 1 MiB cache.
-const TILE: usize = 1 << 14;
+/// Features of a tile: its block sums and totals together fill half of a 1 MiB cache.
+const TILE: usize = 1 << 15;
 
 /// Numbers that a prompt should have in a tile, or walking the tiles costs more than it saves.
 const PER_TILE: usize = 16;
@@ -18,24 +19,29 @@ pub(crate) struct Totals {
     /// The beginning of a block whose end is in another slab; empty until there is one.
     carry: Vec<f64>,
     carried: bool,
+    /// Whether nothing was added yet; then the totals are not written yet either.
+    fresh: bool,
 }
 
 impl Totals {
     /// Nothing so far, of `n` features.
     pub fn new(n: usize) -> Result<Self> {
-        Ok(Self { totals: filled(n)?, carry: Vec::new(), carried: false })
+        Ok(Self { totals: huge::zeros(n)?, carry: Vec::new(), carried: false, fresh: true })
     }
 
     /// The sums over all blocks; [`NOTHING`] where nothing was added.
-    pub fn into_inner(self) -> Vec<f64> {
+    pub fn into_inner(mut self) -> Vec<f64> {
+        if self.fresh {
+            self.totals.fill(NOTHING);
+        }
         self.totals
     }
 
     /// Add a slab of loaded parts, in order.
-    pub fn add(&mut self, slab: &[Part], rank_by: RankBy, workers: &Workers) -> Result<()> {
+    pub fn add(&mut self, slab: &[Part<'_>], rule: impl Rule, workers: &Workers) -> Result<()> {
         let ends = slab.last().is_none_or(Part::ends_block);
         if !ends && self.carry.is_empty() {
-            self.carry = filled(self.totals.len())?;
+            self.carry = huge::zeros(self.totals.len())?;
         }
         let tile = tile_len(slab, self.totals.len());
         // Twice as many ranges as threads: one that has more than its share is less of a wait.
@@ -52,30 +58,20 @@ impl Totals {
                 carry: carries.next().unwrap_or_default(),
                 begun: self.carried,
                 ends,
+                fresh: self.fresh,
             })
             .collect();
-        workers.each(&mut owners, |_, owner| match rank_by {
-            // Not f64::max, which may answer -0.0 (no entry) for -0.0 and 0.0 (an activation of 0).
-            RankBy::Max => {
-                owner.add(
-                    slab,
-                    tile,
-                    |a, b| {
-                        if b > a || a.to_bits() == NOTHING.to_bits() { b } else { a }
-                    },
-                )
-            }
-            _ => owner.add(slab, tile, |a, b| a + b),
-        })?;
+        workers.each(&mut owners, |_, owner| owner.add(slab, tile, rule))?;
         self.carried = !ends;
+        self.fresh = false;
         Ok(())
     }
 }
 
 /// Features per tile, so that a prompt has enough numbers in each.
-fn tile_len(slab: &[Part], n_ids: usize) -> usize {
+fn tile_len(slab: &[Part<'_>], n_ids: usize) -> usize {
     let numbers: usize = slab.iter().map(|part| part.ids().len()).sum();
-    let prompts: usize = slab.iter().map(|part| part.ends().len()).sum();
+    let prompts: usize = slab.iter().map(Part::n_prompts).sum();
     let wanted = numbers / (PER_TILE * prompts.max(1));
     n_ids.div_ceil(wanted.clamp(1, n_ids.div_ceil(TILE).max(1)))
 }
@@ -90,28 +86,29 @@ struct Owned<'a> {
     begun: bool,
     /// Whether the slab's last block ends with it.
     ends: bool,
+    /// Whether the totals are still to be set to [`NOTHING`].
+    fresh: bool,
 }
 
 impl Owned<'_> {
-    fn add(
-        &mut self,
-        slab: &[Part],
-        tile: usize,
-        join: impl Fn(f64, f64) -> f64 + Copy,
-    ) -> Result<()> {
+    fn add(&mut self, slab: &[Part<'_>], tile: usize, rule: impl Rule) -> Result<()> {
         let mut cursors = self.cursors(slab);
         let mut begins = cursors.clone();
-        let mut block = filled(tile.min(self.totals.len()))?;
+        let mut block = vec![NOTHING; tile.min(self.totals.len())];
         for from in (0..self.totals.len()).step_by(tile) {
             let to = (from + tile).min(self.totals.len());
             let block = &mut block[..to - from];
+            if self.fresh {
+                // Here and not where they are made: every owner writes its own pages.
+                self.totals[from..to].fill(NOTHING);
+            }
             if self.begun {
                 block.copy_from_slice(&self.carry[from..to]);
             }
             begins.copy_from_slice(&cursors);
             let mut walk =
                 Walk { base: self.first + from, totals: &mut self.totals[from..to], block };
-            walk.slab(slab, self.begun, &begins, &mut cursors, join);
+            walk.slab(slab, self.begun, &begins, &mut cursors, rule);
             if !self.ends {
                 self.carry[from..to].copy_from_slice(walk.block);
                 walk.block.fill(NOTHING);
@@ -121,11 +118,11 @@ impl Owned<'_> {
     }
 
     /// For each prompt of the slab, where this range begins among its ids.
-    fn cursors(&self, slab: &[Part]) -> Vec<usize> {
+    fn cursors(&self, slab: &[Part<'_>]) -> Vec<usize> {
         let mut cursors = Vec::new();
         for part in slab {
             let mut begin = 0;
-            for &end in part.ends() {
+            for end in part.ends() {
                 let ids = &part.ids()[begin..end];
                 cursors.push(begin + ids.partition_point(|&id| (id as usize) < self.first));
                 begin = end;
@@ -146,17 +143,17 @@ impl Walk<'_> {
     /// Add every prompt; where a block ends, add it to the totals. Cursors move past the tile.
     fn slab(
         &mut self,
-        slab: &[Part],
+        slab: &[Part<'_>],
         begun: bool,
         begins: &[usize],
         cursors: &mut [usize],
-        join: impl Fn(f64, f64) -> f64 + Copy,
+        rule: impl Rule,
     ) {
         let (mut prompt, mut block_prompt, mut block_part) = (0, 0, 0);
         let (mut added, mut dense) = (0, begun);
         for (i, part) in slab.iter().enumerate() {
-            for &end in part.ends() {
-                added += self.prompt(part, &mut cursors[prompt], end, join);
+            for end in part.ends() {
+                added += self.prompt(part, &mut cursors[prompt], end, rule);
                 prompt += 1;
             }
             if !part.ends_block() {
@@ -165,10 +162,10 @@ impl Walk<'_> {
             // Beyond this share a sweep over the tile is faster than a second walk. A block that
             // began in another slab has numbers that the second walk would not meet.
             if dense || 4 * added > self.totals.len() {
-                self.flush_all(join);
+                self.flush_all(rule);
             } else {
                 let (begins, ends) = (&begins[block_prompt..], &cursors[block_prompt..]);
-                self.flush_walked(&slab[block_part..=i], begins, ends, join);
+                self.flush_walked(&slab[block_part..=i], begins, ends, rule);
             }
             (block_prompt, block_part, added, dense) = (prompt, i + 1, 0, false);
         }
@@ -178,26 +175,21 @@ impl Walk<'_> {
     #[inline]
     fn prompt(
         &mut self,
-        part: &Part,
+        part: &Part<'_>,
         cursor: &mut usize,
         end: usize,
-        join: impl Fn(f64, f64) -> f64,
+        rule: impl Rule,
     ) -> usize {
         let begin = *cursor;
-        let (ids, sums) = (&part.ids()[begin..end], &part.sums()[begin..end]);
-        let mut n = 0;
-        for (&id, &sum) in ids.iter().zip(sums) {
-            let Some(slot) = self.block.get_mut(id as usize - self.base) else { break };
-            *slot = join(*slot, sum);
-            n += 1;
-        }
+        let (ids, values) = (&part.ids()[begin..end], &part.values()[begin..end]);
+        let n = add_rows(ids, values, (self.base, self.block), rule);
         *cursor = begin + n;
         n
     }
 
-    fn flush_all(&mut self, join: impl Fn(f64, f64) -> f64) {
+    fn flush_all(&mut self, rule: impl Rule) {
         for (total, block) in self.totals.iter_mut().zip(self.block.iter_mut()) {
-            *total = join(*total, *block);
+            *total = rule.join(*total, *block);
             *block = NOTHING;
         }
     }
@@ -205,17 +197,17 @@ impl Walk<'_> {
     /// Flush the features that the block has numbers for; a second visit adds nothing.
     fn flush_walked(
         &mut self,
-        parts: &[Part],
+        parts: &[Part<'_>],
         begins: &[usize],
         ends: &[usize],
-        join: impl Fn(f64, f64) -> f64,
+        rule: impl Rule,
     ) {
         let mut prompt = 0;
         for part in parts {
-            for _ in part.ends() {
+            for _ in 0..part.n_prompts() {
                 for &id in &part.ids()[begins[prompt]..ends[prompt]] {
                     let i = id as usize - self.base;
-                    self.totals[i] = join(self.totals[i], self.block[i]);
+                    self.totals[i] = rule.join(self.totals[i], self.block[i]);
                     self.block[i] = NOTHING;
                 }
                 prompt += 1;
@@ -224,10 +216,55 @@ impl Walk<'_> {
     }
 }
 
-/// `n` times [`NOTHING`].
-fn filled(n: usize) -> Result<Vec<f64>> {
-    let mut all = Vec::new();
-    reserve(&mut all, n)?;
-    all.resize(n, NOTHING);
-    Ok(all)
+/// Add the runs of equal ids at the beginning of `ids` that lie in the tile: what each run comes to
+/// is joined into the block. How many entries that were.
+///
+/// Few features are active at several positions of a prompt, so most groups of 8 entries are 8
+/// runs, which needs no branch for each of them.
+#[inline]
+fn add_rows(
+    ids: &[u32],
+    values: &[f32],
+    (base, block): (usize, &mut [f64]),
+    rule: impl Rule,
+) -> usize {
+    const GROUP: usize = 8;
+    let n = ids.len();
+    let values = &values[..n];
+    let beyond = base + block.len();
+    let mut add = |id: u32, sum: f64| {
+        if let Some(slot) = block.get_mut(id as usize - base) {
+            *slot = rule.join(*slot, rule.finish(sum));
+        }
+    };
+    let mut i = 0;
+    while i < n {
+        let mut stop = n;
+        if let Some(group) = ids[i..].first_chunk::<{ GROUP + 1 }>()
+            && (group[GROUP - 1] as usize) < beyond
+        {
+            if (0..GROUP).fold(true, |single, j| single & (group[j] != group[j + 1])) {
+                for j in 0..GROUP {
+                    add(group[j], rule.fold(0.0, values[i + j]));
+                }
+                i += GROUP;
+                continue;
+            }
+            stop = i + GROUP;
+        }
+        while i < stop {
+            let id = ids[i];
+            if id as usize >= beyond {
+                return i;
+            }
+            let mut sum = rule.fold(0.0, values[i]);
+            i += 1;
+            while i < n && ids[i] == id {
+                sum = rule.fold(sum, values[i]);
+                i += 1;
+            }
+            add(id, sum);
+        }
+    }
+    n
 }

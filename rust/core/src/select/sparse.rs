@@ -290,11 +290,24 @@ impl<S: Vector, I: Index, W: Real> SparseEngine<'_, S, I, W> {
         }
         if self.n_taken > self.horizon {
             self.horizon = 2 * self.n_taken;
-            self.rebuild();
+            self.renew();
         }
         Ok(())
     }
 
+    /// Bounds up to the new horizon. What is not in the heap was under the floor for all later
+    /// steps, and the floor is where it was.
+    fn renew(&mut self) {
+        let floor = self.floor();
+        let old = std::mem::take(&mut self.heap).into_vec();
+        let current = |entry: &Entry| {
+            self.table.get(entry.id).filter(|slot| slot.touches == entry.touches).copied()
+        };
+        let entries = old.iter().filter_map(current).filter_map(|slot| self.entry(&slot, floor));
+        self.heap = entries.collect::<Vec<_>>().into();
+    }
+
+    /// The heap anew, under a floor that fell.
     fn rebuild(&mut self) {
         let floor = self.floor();
         let entries = self.table.open().filter_map(|slot| self.entry(slot, floor));

@@ -96,7 +96,7 @@ def table(found: dict[str, list[Grown]]) -> Iterator[str]:
     yield "|---" * (1 + len(budgets)) + "|"
     for name, seeds in found.items():
         for unit in ("features", "nodes"):
-            cells = [_spread([getattr(one, unit)[k] for one in seeds], "{:.3f}") for k in budgets]
+            cells = [_spread([getattr(one, unit)[k] for one in seeds], "{:.2g}") for k in budgets]
             yield f"| {name}: {unit} | " + " | ".join(cells) + " |"
     yield ""
     units = ("features", "the nodes that they are", "nodes", "the features that these are of")
@@ -107,6 +107,17 @@ def table(found: dict[str, list[Grown]]) -> Iterator[str]:
             counts = zip(*(one.units(kl) for one in seeds), strict=True)
             cells = [_spread(each, "{:.0f}") for each in counts]
             yield f"| {name}: {kl:g} | " + " | ".join(cells) + " |"
+
+
+def made_by(args: argparse.Namespace) -> str:
+    """What the table is of."""
+    return (
+        "Made by `python examples/study_nodes.py`: the demo model, conditional gradient on "
+        f"{args.prompts} prompts, judged on {args.held_out} held-out ones, counterfactual "
+        f"baseline; mean ± standard deviation over {args.seeds} seeds. The nodes that features "
+        "are: all places where they differ from their baseline on the prompts of the selection. "
+        "KLs between budgets are interpolated in log KL."
+    )
 
 
 def _at(counts: NDArray[np.int64], budget: float | None) -> float | None:
@@ -160,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 seed=seed,
             )
             found[name].append(grow_both(model, behavior, args.most, seed))
-    text = "\n".join(table(found))
+    text = "\n".join([made_by(args), "", *table(found)])
     print(text)
     if args.update is not None:
         update(args.update, text)

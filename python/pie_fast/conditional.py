@@ -36,7 +36,8 @@ class Grown:
     """Features in the order in which they entered the circuit.
 
     Attributes:
-        ids: `[k]` int64 global ids; those that the circuit started with are not among them.
+        ids: `[k]` int64 ids of candidates (`Ground.ids`); those that the circuit started with are
+            not among them.
         scores: `[k]` float64, the score of each in the step in which it entered.
             (of a pair half of what it gained together, each).
         passes: Forward and backward passes over all prompts that it took.
@@ -119,7 +120,7 @@ def grow(
     Args:
         ground: Prompts and candidates.
         k: How many; the first j of k are what j selects, where a pass ends at j.
-        start: Global ids, candidates too, that are in the circuit from the start; a growth goes
+        start: Ids, of candidates too, that are in the circuit from the start; a growth goes
             on where an earlier one stopped.
         batch: Features that enter after each pass; more is faster and a little worse.
         share: Or this share of the circuit so far, where that is more: the passes then grow with
@@ -272,8 +273,8 @@ class _Growth:
         self._pairs.append(pair)
 
     def grown(self) -> Grown:
-        """As global ids."""
-        ids = self.ground.pool.global_ids
+        """As ids."""
+        ids = self.ground.ids
         pairs = tuple((int(ids[i]), int(ids[j])) for i, j in self._pairs)
         scores = np.asarray(self._scores, dtype=np.float64)
         return Grown(ids[self.chosen], scores, self._passes, self._runs, pairs)

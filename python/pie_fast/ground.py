@@ -5,7 +5,8 @@
     values       the metric of given circuits, exactly
 
 Candidates are all features that differ from their baseline on a prompt; selectors speak of them by
-position, `0 .. len(ground.pool)`, in ascending global id.
+position, `0 .. len(ground)`, in ascending id. `pie_fast.nodes` has a ground whose candidates are
+nodes, features at places.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pie_fast.attribution import gate_effects, pool_effects, run_metric, sets_per_pass
+from pie_fast.attribution import Effects, gate_effects, pool_effects, run_metric, sets_per_pass
 from pie_fast.behaviors import Prompt
 from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, PieFastError
@@ -47,11 +48,14 @@ class Ground:
 
     Attributes:
         progress: Called by selectors that take long, in their own unit; None tells nobody.
+        unit: What a candidate is.
 
     Raises:
         BehaviorError: There are no prompts.
         PieFastError: There is not one weight of at least 0 a prompt.
     """
+
+    unit = "feature"
 
     def __init__(
         self,
@@ -111,28 +115,33 @@ class Ground:
 
     @cached_property
     def pool(self) -> Pool:
-        """The candidates."""
+        """The features of the candidates."""
         return self._as_pool(self._active())
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Ids of the candidates, ascending: `[n]`; of features their global ids."""
+        return self.pool.global_ids
 
     def __len__(self) -> int:
         """The number of candidates."""
-        return len(self.pool)
+        return len(self.ids)
 
     def positions(self, ids: ArrayLike, what: str = "start") -> NDArray[np.int64]:
-        """Where features stand among the candidates, in their order.
+        """Where ids stand among the candidates, in their order.
 
         Raises:
             PieFastError: One of them is no candidate.
         """
         wanted = np.asarray(ids, dtype=np.int64)
-        strange = np.setdiff1d(wanted, self.pool.global_ids)
+        strange = np.setdiff1d(wanted, self.ids)
         if len(strange):
-            raise PieFastError(f"{what} holds feature {strange[0]}, which is not a candidate")
-        return np.searchsorted(self.pool.global_ids, wanted)
+            raise PieFastError(f"{what} holds {self.unit} {strange[0]}, which is not a candidate")
+        return np.searchsorted(self.ids, wanted)
 
     def gates(self, *sets: Sequence[int] | NDArray[np.integer]) -> Tensor:
         """1 for the members of each set, 0 for all others: `[n_sets, n]`."""
-        gates = torch.zeros(len(sets), len(self.pool), device=self.model.device)
+        gates = torch.zeros(len(sets), len(self), device=self.model.device)
         for row, members in zip(gates, sets, strict=True):
             row[torch.as_tensor(np.asarray(members, dtype=np.int64), device=row.device)] = 1.0
         return gates
@@ -183,7 +192,8 @@ class Ground:
         self, gates: Tensor, metric: str = "kl", *, gradient: str = "full"
     ) -> NDArray[np.float64]:
         """d metric / d gate at a circuit of `gates` `[1, n]`: `[n, n_prompts]`; one pass."""
-        at_circuit = {"pool": self.pool, "gates": gates, "rest": "baseline"}
+        run_gates = self._as_run(gates, "baseline")
+        at_circuit = {"pool": self.pool, "gates": run_gates, "rest": "baseline"}
         return self._gradients(metric, gradient=gradient, **at_circuit)
 
     def values(
@@ -205,6 +215,7 @@ class Ground:
             progress: Called after each pass.
         """
         out = np.zeros((len(gates), len(self.prompts)))
+        gates = self._as_run(gates, rest)
         done, total = 0, len(gates) * len(self.setups)
         with torch.no_grad():
             for first, setup in self.setups:
@@ -229,8 +240,16 @@ class Ground:
         parts = []
         for _, setup in self.setups:
             found = gate_effects(self.model, setup, metric, **state)  # type: ignore[arg-type]
-            parts.append(pool_effects(found, setup, self.pool)[0].double().cpu().numpy())
+            parts.append(self._of_candidates(found, setup).double().cpu().numpy())
         return np.concatenate(parts).T
+
+    def _as_run(self, gates: Tensor, rest: str) -> Tensor:
+        """Gates of candidates, `[n_sets, n]`, as `Replacer.run` wants them."""
+        return gates
+
+    def _of_candidates(self, found: Effects, setup: Setup) -> Tensor:
+        """Effects of the candidates: `[batch, n]`."""
+        return pool_effects(found, setup, self.pool)[0]
 
     def _forget(self) -> None:
         """Nothing asked yet, and nobody listens."""

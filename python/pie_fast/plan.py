@@ -15,6 +15,9 @@ from pie_fast.model import Switches
 from pie_fast.options import SMALLEST_POOL
 from pie_fast.selectors import DUMP_METHODS, Options
 
+#: of `auto`: named by the choice prompts of the study (docs/study.md)
+ANCHOR = 0.2
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -93,6 +96,11 @@ class Plan:
         return "conditional-gradient" if method == "auto" else method
 
     @property
+    def anchor(self) -> float:
+        """Of the conditional gradient, see `pie_fast.conditional.grow`."""
+        return ANCHOR if self.options.method == "auto" else 0.0
+
+    @property
     def by_registry(self) -> bool:
         """`pie_fast.methods` runs the selector; for the others `discover` has their own stages."""
         own_stage = self.method in (*DUMP_METHODS, "conditional-gradient")
@@ -106,7 +114,9 @@ class Plan:
             "direction": self.direction,
             "estimator": self.estimator,
             "synergy_prompts": self.synergy_prompts,
+            "batch": self.step,
             "pairs": self.pairs,
+            "anchor": self.anchor,
         }
         return {**{name: said[name] for name in names if name in said}, **self.method_options}
 

@@ -61,7 +61,7 @@ class Selecting:
         if (plan.budget or 0) > self.n_active:
             raise BudgetError(f"budget {plan.budget} exceeds the {self.n_active} active features")
         self._grown = Grown(np.zeros(0, np.int64), np.zeros(0), 0)
-        self._synergy_cost = Cost()
+        self._growth_cost = self._synergy_cost = Cost()
 
     def first(self, k: int) -> Ranked:
         """The first k features of the plan's method."""
@@ -77,12 +77,16 @@ class Selecting:
         if k > len(so_far.ids):
             # Whole steps, so that no prefix depends on which budgets were asked for.
             longest = min(-(-k // step) * step, self.n_active)
+            before = self.model.spent
             with self.reporter.stage("grow") as advance:
-                more = self._grow(longest - len(so_far.ids), start=so_far.ids, progress=advance)
+                more = self._grow(
+                    self.ground, longest - len(so_far.ids), start=so_far.ids, progress=advance
+                )
             self._grown = so_far.then(more)
+            self._growth_cost += self.model.spent - before
         found = self._grown
-        made = {"step": step, "passes": found.passes, "runs": found.runs, "grown_on": "kl"}
-        cost = {"forward": float(found.passes + found.runs), "backward": float(found.passes)}
+        made = {"step": step, "anchor": self.plan.anchor, "grown_on": "kl"}
+        cost = self._growth_cost.passes(len(self.behavior.selection))
         method, n_features = "conditional-gradient", self.dump.n_features
         return Ranked(found.ids, found.scores, method, n_features, made, cost).first(k)
 
@@ -111,7 +115,9 @@ class Selecting:
                     self.dump, ids, pool, values, rank_by, bonus=bonus, **draws
                 )
             return self._resampled(
-                lambda weights: self._grow(len(ids), weights=weights).ids, ids, advance
+                lambda weights: self._grow(self.ground.reweighted(weights), len(ids)).ids,
+                ids,
+                advance,
             )
 
     def _resampled(
@@ -206,10 +212,10 @@ class Selecting:
     def _n_synergy_prompts(self) -> int:
         return min(self.plan.synergy_prompts, len(self.behavior.selection))
 
-    def _grow(self, k: int, weights: NDArray[np.float64] | None = None, **options: Any) -> Grown:
-        """A growth as the plan has it, on prompts that count `weights` each."""
-        ground = self.ground.afresh(weights=weights)
-        return grow(ground, k, batch=self.plan.step, pairs=self.plan.pairs, **options)
+    def _grow(self, ground: Ground, k: int, **options: Any) -> Grown:
+        """A growth as the plan has it."""
+        plan = self.plan
+        return grow(ground, k, batch=plan.step, pairs=plan.pairs, anchor=plan.anchor, **options)
 
     def _capture(self, path: Path) -> FeatureDump:
         with self.reporter.stage("capture") as advance:

@@ -87,7 +87,7 @@ class Ranked:
     """Features in the order they were selected.
 
     Attributes:
-        ids: `[k]` int64 global ids.
+        ids: `[k]` int64 global ids; ids of nodes where the settings' `unit` is not `feature`.
         scores: `[k]` float64, what ranked them: the FAP score (by `rank_by`) where it did.
         selector: The selector that ran.
         settings: Every choice behind it.
@@ -106,7 +106,14 @@ class Ranked:
         return replace(self, ids=self.ids[:k], scores=self.scores[:k])
 
     def features(self) -> list[FeatureId]:
-        """As feature ids, in order."""
+        """As feature ids, in order.
+
+        Raises:
+            PieFastError: They are nodes.
+        """
+        unit = self.settings.get("unit", "feature")
+        if unit != "feature":
+            raise PieFastError(f"these are ids of unit {unit!r}; NodeGround.nodes reads them")
         return [FeatureId.from_global(g, self.n_features) for g in self.ids.tolist()]
 
     def listed(self) -> list[dict[str, Any]]:

@@ -15,6 +15,19 @@ from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.ground import Ground
 from pie_fast.selectors import Ranked
 
+#: those that take candidates as they come, so that nodes will do; all others pool features
+ON_NODES = (
+    "random",
+    "magnitude",
+    "fap",
+    "fap-ig",
+    "relp",
+    "gim",
+    "exact",
+    "conditional-gradient",
+    "conditional-shortlist",
+)
+
 #: positions among the candidates in the order of selection, and what ranked them
 Order = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -86,7 +99,8 @@ class Selector:
 
         Raises:
             BudgetError: `k` is negative or above the number of candidates.
-            PieFastError: An option that the selector does not have.
+            PieFastError: An option that the selector does not have, or a unit that it does not
+                select.
         """
         return self.order(ground, k, **options).first(k)
 
@@ -95,15 +109,20 @@ class Selector:
         if not 0 <= k <= len(ground):
             raise BudgetError(f"budget {k} is outside 0 to {len(ground)}, the number of candidates")
         self._check(options)
+        if ground.unit != "feature" and self.name not in ON_NODES:
+            raise PieFastError(
+                f"selector {self.name} needs unit 'feature', the ground has unit {ground.unit!r}; "
+                f"selectors of both: {', '.join(ON_NODES)}"
+            )
         before = ground.model.spent
         places, scores = self.rule(ground, k, **options)
         spent = ground.model.spent - before
         whole = Ranked(
-            ground.pool.global_ids[places],
+            ground.ids[places],
             np.asarray(scores, dtype=np.float64),
             self.name,
             ground.model.clt.n_features,
-            {**self.options, **options, "budget": k},
+            {**self.options, **options, "budget": k, "unit": ground.unit},
             spent.passes(len(ground.prompts)),
         )
         return whole if self.nested else whole.first(k)

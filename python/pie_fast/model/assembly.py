@@ -42,8 +42,7 @@ class Assembly:
         self.gradient = gradient
         self.n_prompts = len(setup.batch)
         self.n_sets = 1 if gates is None else len(gates)
-        # One gate row serves all prompts of its set.
-        self.gates = None if gates is None else gates.repeat_interleave(self.n_prompts, 0)
+        self.gates = None if gates is None else self._at_positions(gates)
         self.terms: list[Columns] = []
         self.deltas: list[Tensor] = []
         self._writes: list[Tensor | None] = [None] * clt.n_layers
@@ -157,7 +156,7 @@ class Assembly:
             return 0  # what layer 0 reads depends on no feature and no error
         if self.gates is None:
             return self.clt.n_layers
-        moved = (self.gates != 1).any(0).cpu()
+        moved = (self.gates != 1).flatten(0, 1).any(0).cpu()
         layers = (n for n, slot in enumerate(self.pool.slots) if bool(moved[slot].any()))
         return next(layers, self.clt.n_layers)
 
@@ -165,14 +164,23 @@ class Assembly:
         return self.setup.clean[layer].at(ids).repeat(self.n_sets, 1, 1)
 
     def _gate(self, layer: int, ids: Tensor) -> Tensor | None:
-        """`[n_sets * batch, 1, n]`: the pool's gates, 1 for every other feature in play."""
+        """`[n_sets * batch, 1 or n_pos, n]`: the pool's gates, 1 for all else in play."""
         if self.gates is None or self.pool is None:
             return None
-        mine = self.gates[:, self.pool.slots[layer]]
+        mine = self.gates[..., self.pool.slots[layer]]
         if self.rest == "baseline" or layer == self.first:
-            return mine[:, None]
-        gate = mine.new_ones(len(mine), len(ids))
-        return gate.index_copy(1, torch.searchsorted(ids, self.pool.by_layer[layer]), mine)[:, None]
+            return mine
+        gate = mine.new_ones(*mine.shape[:2], len(ids))
+        return gate.index_copy(2, torch.searchsorted(ids, self.pool.by_layer[layer]), mine)
+
+    def _at_positions(self, gates: Tensor) -> Tensor:
+        """The gates of every set on every prompt: `[n_sets * batch, 1 or n_pos, M]`."""
+        if gates.dim() == 2:  # one row serves all prompts of its set
+            return gates.repeat_interleave(self.n_prompts, 0)[:, None]
+        assert self.setup.slots is not None, "gates by slot are of a setup with slots"
+        still = torch.full_like(gates[:, :1], float(self.rest == "free"))
+        # It comes last, where -1, no slot, finds it.
+        return torch.cat([gates, still], 1)[:, self.setup.slots].flatten(0, 1)
 
     def _per_set(self, x: Tensor) -> Tensor:
         return x.view(self.n_sets, self.n_prompts, *x.shape[1:])

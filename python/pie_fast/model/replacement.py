@@ -143,7 +143,8 @@ class Replacer:
         Args:
             setup: From `prepare`.
             pool: The gated features; None with `rest="free"` is the model itself.
-            gates: `[n_sets, len(pool)]`, None for one set of ones.
+            gates: `[n_sets, len(pool)]`, or `[n_sets, n_slots, len(pool)]` where the setup has
+                slots; None for one set of ones.
             rest: `free` or `baseline`, what features outside the pool do.
             gradient: None, or a rule of `pie_fast.gradients`.
             prefix: Of a run of this setup, with the same `rest`, whose gates agree with all rows
@@ -155,10 +156,12 @@ class Replacer:
 
         Raises:
             PieFastError: Unknown gradient rule, a prefix where there is a gradient, or kept of
-                several rows.
+                several rows; gates by slot that are not of the setup's slots.
         """
         if gradient is not None:
             check_gradient(gradient)
+        if gates is not None and gates.dim() == 3:
+            _check_slots(setup, gates)
         n_sets = 1 if gates is None else len(gates)
         if (prefix is not None or keep) and (gradient is not None or (keep and n_sets > 1)):
             raise PieFastError(
@@ -308,6 +311,14 @@ def _check_finite(
         f"layer {layer} of the model reads or writes NaN or infinite values on prompt "
         f"{batch.first + row}"
     )
+
+
+def _check_slots(setup: Setup, gates: Tensor) -> None:
+    if setup.slots is None:
+        raise PieFastError("gates by slot need a setup with slots; this one has none")
+    most = int(setup.slots.max())
+    if most >= gates.shape[1]:
+        raise PieFastError(f"gates are of {gates.shape[1]} slots, the prompts have slot {most}")
 
 
 def _check_fit(host: Host, clt: Clt) -> None:

@@ -26,6 +26,8 @@ class Setup:
         mlp_out: Per layer `[batch, n_pos, d_model]`, the model's own.
         patterns: Per layer `[batch, n_heads, n_pos, n_pos]` when attention is frozen.
         ignored: `[batch, n_pos]` bool, where the model's own MLP output stays.
+        slots: `[batch, n_pos]` int64 where gates are given by slot; -1 is none, where features do
+            what the rest does.
         written: What layers up to a layer write on the clean run, filled when first needed.
     """
 
@@ -39,6 +41,7 @@ class Setup:
     mlp_out: tuple[Tensor, ...]
     patterns: tuple[Tensor, ...] | None
     ignored: Tensor
+    slots: Tensor | None = None
     written: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property

@@ -31,7 +31,7 @@ def sweep(
         model: The replacement model.
         setup: A prepared batch.
         pool: The gated features.
-        gates: `[n_sets, len(pool)]`.
+        gates: `[n_sets, len(pool)]`, or by slot as in `Replacer.run`.
         rest: `free` or `baseline`.
         at_once: Rows a pass.
 
@@ -59,7 +59,8 @@ def first_differing(pool: Pool, gates: Tensor) -> NDArray[np.int64]:
 
     The number of layers where there is none.
     """
-    differs = (gates != gates[:1]).cpu().numpy()
+    unlike = gates != gates[:1]
+    differs = (unlike.any(1) if unlike.dim() == 3 else unlike).cpu().numpy()
     layer = np.searchsorted([slot.stop for slot in pool.slots], np.arange(len(pool)), side="right")
     where = np.where(differs, layer[None], len(pool.slots))
     starts: NDArray[np.int64] = where.min(1, initial=len(pool.slots))
@@ -68,5 +69,5 @@ def first_differing(pool: Pool, gates: Tensor) -> NDArray[np.int64]:
 
 def _in_play(model: Replacer, pool: Pool, gates: Tensor, rest: str) -> tuple[Pool, Tensor]:
     """The features that some row treats otherwise than the rest, and their gates."""
-    used = (gates != float(rest == "free")).any(0)
-    return model.make_pool(pool.global_ids[used.cpu().numpy()]), gates[:, used]
+    used = (gates != float(rest == "free")).flatten(0, -2).any(0)
+    return model.make_pool(pool.global_ids[used.cpu().numpy()]), gates[..., used]

@@ -1,0 +1,217 @@
+"""Circuits of nodes: a feature at a place, and not wherever it is active.
+
+A node is (layer, slot, feature). circuit-tracer's nodes are (layer, position, feature) of one
+prompt; a behaviour has many prompts, whose positions mean the same only where they are aligned:
+slots (`pie_fast.slots`) do that, and a node of a slot of several tokens is the feature on all of
+them. A kept node passes on its feature's activation at its slot; everywhere else the feature has
+its baseline.
+
+    node id = global id * n_slots + slot
+
+so that ids ascend by layer, feature, slot. Whoever reads a circuit reads its features: a node says
+more than a feature (where), and a feature may be in several nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pie_fast.attribution import Effects
+from pie_fast.behaviors import Prompt
+from pie_fast.clt import Columns
+from pie_fast.ground import Ground
+from pie_fast.metrics import kl_divergence
+from pie_fast.model import Pool, Replacer, Setup, Switches
+from pie_fast.slots import Slots
+from pie_fast.types import FeatureId
+
+
+class Node(NamedTuple):
+    """A feature at a slot, shown as ``L5:42 at S2``."""
+
+    feature: FeatureId
+    slot: str
+
+    def __str__(self) -> str:
+        return f"{self.feature} at {self.slot}"
+
+
+class NodeGround(Ground):
+    """A `Ground` whose candidates are nodes: every feature at every slot where it is active.
+
+    Gates, effects and ids are of nodes, `n` is their number; `pool` holds their features. Of a run
+    at a circuit, what is no candidate does what the rest does.
+
+    Args:
+        model, prompts, metric, switches: As of `Ground`.
+        slots: Those of `prompts` when None. Features have no nodes where there is no slot.
+        options: As of `Ground`; `candidates` are global ids of features, all of whose nodes are
+            candidates.
+
+    Raises:
+        BehaviorError, PieFastError: As `Ground`.
+    """
+
+    unit = "node"
+
+    def __init__(
+        self,
+        model: Replacer,
+        prompts: Sequence[Prompt],
+        metric: str,
+        switches: Switches | None = None,
+        *,
+        slots: Slots | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, prompts, metric, switches, **options)
+        self.slots = Slots.of(prompts) if slots is None else slots
+        self.setups = with_slots(self.setups, prompts, self.slots)
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """Node ids of the candidates, ascending."""
+        active = np.zeros((len(self.pool), len(self.slots)), dtype=bool)
+        for _, setup in self.setups:
+            moved = [
+                Columns(ids, (clean.at(ids) != base.at(ids)).to(clean.values.dtype))
+                for clean, base, ids in zip(
+                    setup.clean, setup.baseline, self.pool.by_layer, strict=True
+                )
+            ]
+            active |= (self._by_slot(setup, moved).sum(0) > 0).T.cpu().numpy()
+        features, slots = np.nonzero(active)
+        return self.pool.global_ids[features] * len(self.slots) + slots
+
+    def nodes(self, ids: ArrayLike) -> list[Node]:
+        """Node ids, candidates or not, as something to read."""
+        return read_nodes(ids, self.slots, self.model.clt.n_features)
+
+    def magnitudes(self) -> NDArray[np.float64]:
+        """Mean over prompts of the sum over a slot of \\|activation\\|: `[n]`; no model call."""
+        parts = [
+            self._at_nodes(
+                self._by_slot(setup, [Columns(c.ids, c.values.abs()) for c in setup.clean])
+            )
+            for _, setup in self.setups
+        ]
+        return self.mean(torch.cat(parts).double().cpu().numpy().T)
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Slot and position in the pool of every node: `[n]` each."""
+        features, slots = np.divmod(self.ids, len(self.slots))
+        columns = np.searchsorted(self.pool.global_ids, features)
+        device = self.model.device
+        return torch.from_numpy(slots).to(device), torch.from_numpy(columns).to(device)
+
+    def _as_run(self, gates: Tensor, rest: str) -> Tensor:
+        """Gates of nodes as those of a run: `[n_sets, n_slots, len(pool)]`."""
+        shape = len(gates), len(self.slots), len(self.pool)
+        whole = gates.new_full(shape, float(rest == "free"))
+        slots, columns = self._places
+        whole[:, slots, columns] = gates
+        return whole
+
+    def _of_candidates(self, found: Effects, setup: Setup) -> Tensor:
+        """Effects of nodes: `[batch, n]`."""
+        columns = [
+            Columns(acts.ids, effects)
+            for acts, effects in zip(found.activations, found.effects, strict=True)
+        ]
+        return self._at_nodes(self._by_slot(setup, columns))
+
+    def _by_slot(self, setup: Setup, columns: Sequence[Columns]) -> Tensor:
+        """Sums over the counted positions of each slot: `[batch, n_slots, len(pool)]`."""
+        assert setup.slots is not None, "a ground of nodes has them"
+        numbers = torch.arange(len(self.slots), device=self.model.device)[:, None]
+        inside = (setup.slots[:, None] == numbers) & setup.counted[:, None]
+        each = [
+            Columns(some.ids, inside.to(some.values.dtype) @ some.values).at(ids)
+            for some, ids in zip(columns, self.pool.by_layer, strict=True)
+        ]
+        return torch.cat(each, 2)
+
+    def _at_nodes(self, by_slot: Tensor) -> Tensor:
+        slots, columns = self._places
+        return by_slot[:, slots, columns]
+
+
+def read_nodes(ids: ArrayLike, slots: Slots, n_features: int) -> list[Node]:
+    """Node ids as features and names of slots, in their order."""
+    features, at = np.divmod(np.asarray(ids, dtype=np.int64), len(slots))
+    return [
+        Node(FeatureId.from_global(feature, n_features), slots.names[slot])
+        for feature, slot in zip(features.tolist(), at.tolist(), strict=True)
+    ]
+
+
+def node_circuit(model: Replacer, ids: ArrayLike, slots: Slots) -> tuple[Pool, Tensor]:
+    """The features of a circuit of nodes, and its gates `[1, n_slots, len(pool)]`.
+
+    Raises:
+        PieFastError: A feature is not in the CLT.
+    """
+    features, at = np.divmod(np.asarray(ids, dtype=np.int64), len(slots))
+    pool = model.make_pool(np.unique(features).tolist())
+    gates = torch.zeros(1, len(slots), len(pool), device=model.device)
+    gates[0, torch.from_numpy(at), torch.from_numpy(np.searchsorted(pool.global_ids, features))] = 1
+    return pool, gates
+
+
+def node_kl(
+    model: Replacer,
+    circuits: Sequence[ArrayLike],
+    slots: Slots,
+    prompts: Sequence[Prompt],
+    *,
+    switches: Switches,
+    mean_of: Sequence[Prompt] = (),
+    batch_size: int = 64,
+) -> NDArray[np.float64]:
+    """KL(model || circuit) of circuits of nodes on prompts, held-out ones mostly.
+
+    Args:
+        model: The replacement model.
+        circuits: Node ids of each.
+        slots: Of the ids, `NodeGround.slots`. Where a prompt has others nothing is kept.
+        prompts: To judge on; each batch is prepared once.
+        switches: Baseline and the rest.
+        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when empty.
+        batch_size: Prompts a batch.
+
+    Returns:
+        `[n_circuits, n_prompts]` nats.
+
+    Raises:
+        PieFastError: A feature is not in the CLT.
+    """
+    each = [node_circuit(model, ids, slots) for ids in circuits]
+    kl = np.zeros((len(each), len(prompts)))
+    prepared = model.prepare_all(prompts, switches, mean_of, batch_size=batch_size)
+    for first, setup in with_slots(prepared, prompts, slots):
+        for row, (pool, gates) in zip(kl, each, strict=True):
+            run = model.run(setup, pool, gates, rest="baseline")
+            found = kl_divergence(setup.logits, run.logits[0])
+            row[first : first + len(found)] = found.double().cpu().numpy()
+    return kl
+
+
+def with_slots(
+    setups: Iterable[tuple[int, Setup]], prompts: Sequence[Prompt], slots: Slots
+) -> list[tuple[int, Setup]]:
+    """Prepared batches of `prompts` that know the slots of their positions."""
+    found = []
+    for first, setup in setups:
+        some = prompts[first : first + len(setup.batch)]
+        numbers = torch.from_numpy(slots.numbers(some, setup.batch.tokens.shape[1]))
+        found.append((first, replace(setup, slots=numbers.to(setup.batch.tokens.device))))
+    return found

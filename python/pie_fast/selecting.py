@@ -77,10 +77,11 @@ class Selecting:
         if k > len(so_far.ids):
             # Whole steps, so that no prefix depends on which budgets were asked for.
             longest = min(-(-k // step) * step, self.n_active)
+            ground = self.ground  # preparing it is no cost of the growth
             before = self.model.spent
             with self.reporter.stage("grow") as advance:
                 more = self._grow(
-                    self.ground, longest - len(so_far.ids), start=so_far.ids, progress=advance
+                    ground, longest - len(so_far.ids), start=so_far.ids, progress=advance
                 )
             self._grown = so_far.then(more)
             self._growth_cost += self.model.spent - before

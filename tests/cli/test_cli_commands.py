@@ -25,7 +25,7 @@ def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
     assert [(told["layer"], told["index"]) for told in result["interpretations"]] == named
     assert result["n_interpreted"] == BUDGET
     assert all(told["label"] for told in result["interpretations"])
-    assert result["cost"] == {"forward": 2.0, "backward": 2.0}, "five features a pass"
+    assert result["cost"] == {"forward": 3.0, "backward": 3.0}, "five a pass, and the anchor"
     evaluation = result["evaluation"]
     assert len(evaluation["kl_divergences"]) == N_HELD_OUT
     mean = float(np.mean(evaluation["kl_divergences"]))
@@ -80,7 +80,7 @@ def test_discover_prints_tables_for_people(world: World, tmp_path: Path) -> None
         ("random", [], 0, 0, ""),
         ("fap", ["gradient=gim"], 1, 1, ""),
         ("fap-ig", ["steps=3", "metric=kl"], 3, 3, ""),
-        ("conditional-shortlist", ["shortlist=2"], 6 * (1 + 3), 6, ""),
+        ("conditional-shortlist", ["shortlist=2"], 6 * (1 + 3), 6, "takes at most 24 forward"),
         ("conditional-gradient", ["batch=2"], 3, 3, ""),
         ("exact", [], None, 0, "exact takes at most"),
         ("acdc", ["pool=20", "sweeps=3"], None, 1, "acdc takes at most 123 forward and 1 backward"),

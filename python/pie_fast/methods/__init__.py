@@ -43,14 +43,13 @@ SELECTORS = {
             "conditional-gradient",
             "largest gradient at the circuit so far, a few a pass",
             grown.conditional_gradient,
-            cost=grown.cost,
         ),
         Selector(
             "conditional-shortlist",
             "the same, the best few tried exactly",
             grown.with_shortlist,
             redundancy_aware=True,
-            cost=grown.cost,
+            cost=grown.shortlist_cost,
         ),
         Selector(
             "fisher-gram",

@@ -26,23 +26,11 @@ def with_shortlist(ground: Ground, k: int, *, batch: int = 1, shortlist: int = 4
     return _grown(ground, k, batch=batch, shortlist=shortlist)
 
 
-def cost(
-    ground: Ground,
-    k: int,
-    *,
-    batch: int,
-    share: float = 0.0,
-    pairs: int = 0,
-    shortlist: int = 0,
-    anchor: float = 0.0,
-) -> Cost:
-    """A pass a step, and the runs of what is tried exactly; at worst pairs enter, and no more."""
-    sizes = step_sizes(k, min(batch, 2) if pairs else batch, share)
-    passes = len(sizes) + bool(pairs or anchor)
-    tried = [pairs * (pairs - 1) // 2 + 2] * len(sizes) if pairs else [0] * len(sizes)
-    if shortlist:
-        tried = [more + max(size, shortlist) + 1 for more, size in zip(tried, sizes, strict=True)]
-    return Cost(passes + sum(tried), passes).times(len(ground.prompts))
+def shortlist_cost(ground: Ground, k: int, *, batch: int, shortlist: int) -> Cost:
+    """A pass a step, and the runs of what is tried and of the circuit beside it."""
+    sizes = step_sizes(k, batch)
+    tried = sum(max(size, shortlist) + 1 for size in sizes)
+    return Cost(len(sizes) + tried, len(sizes)).times(len(ground.prompts))
 
 
 def _grown(ground: Ground, k: int, **options: float) -> Order:

@@ -114,10 +114,11 @@ class Plan:
             "direction": self.direction,
             "estimator": self.estimator,
             "synergy_prompts": self.synergy_prompts,
-            "batch": self.step,
             "pairs": self.pairs,
             "anchor": self.anchor,
         }
+        if self.method == "conditional-gradient":
+            said["batch"] = self.step
         return {**{name: said[name] for name in names if name in said}, **self.method_options}
 
     def switches(self, behavior: Behavior) -> Switches:

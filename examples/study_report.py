@@ -108,7 +108,7 @@ def kl_table(results: Results, behavior: str, baseline: str) -> list[str]:
     some = [row for row in results.rows if results.seeds(behavior, baseline, row)]
     if not some:
         return []
-    cells = results.seeds(behavior, baseline, some[0])
+    cells = max((results.seeds(behavior, baseline, row) for row in some), key=len)
     empty = np.mean([results.empty_kl(cell) for cell in cells])
     budgets = sorted({k for row in some for cell in cells for k in _known(results, cell, row)})
     lines = [
@@ -119,7 +119,8 @@ def kl_table(results: Results, behavior: str, baseline: str) -> list[str]:
     for row in some:
         mine = results.seeds(behavior, baseline, row)
         shown = [_with_interval([results.points(c, row).get(k) for c in mine]) for k in budgets]
-        lines.append(f"| {_escaped(row)} | {_cost(results, mine, row)} | {' | '.join(shown)} |")
+        label = _escaped(row) + (f" ({len(mine)} seeds)" if len(mine) < len(cells) else "")
+        lines.append(f"| {label} | {_cost(results, mine, row)} | {' | '.join(shown)} |")
     return lines
 
 
@@ -243,15 +244,27 @@ def must_reach(results: Results) -> list[str]:
             f"(best of 3) | {'; '.join(told)} | within .01 | at least |"
         )
     if "docstring-wide" in results.behaviors:
-        ours, theirs = (
-            np.mean([results.curve(c, row)[k] for c in _cells(results, "docstring-wide", row)])
-            for row, k in ((best, 100), ("FAP mean|.|", 150))
-        )
-        lines.append(
-            "| wide docstring: mean KL at K = 100, FAP mean \\|.\\| at K = 150 "
-            f"| {ours:.3f}, {theirs:.3f} | at most | at most |"
-        )
+        lines.append(_wide_docstring(results, best))
     return [*lines, *_prompts_needed(results)]
+
+
+def _wide_docstring(results: Results, best: str) -> str:
+    """Mean KL at K = 100 beside mean |FAP| at K = 150, and what gates learnt for K = 100 reach."""
+    learnt = "mask optimisation, K = 100"
+    cells = _cells(results, "docstring-wide", learnt) or _cells(results, "docstring-wide", best)
+    kls = [
+        float(
+            np.mean([results.curve(cell, row)[k] for cell in cells if row in results.cells[cell]])
+        )
+        for row, k in ((best, 100), ("FAP mean|.|", 150), ("FAP mean|.|", 100), (learnt, 100))
+        if any(row in results.cells[cell] for cell in cells)
+    ]
+    bound = f"; mask optimisation {kls[3]:.3f}" if len(kls) > 3 else ""
+    return (
+        "| wide docstring: mean KL at K = 100, FAP mean \\|.\\| at K = 150 "
+        f"| {kls[0]:.3f}, {kls[1]:.3f} (at K = 100: FAP mean \\|.\\| {kls[2]:.3f}{bound}; "
+        f"{len(cells)} seeds) | at most | at most |"
+    )
 
 
 def _prompts_needed(results: Results) -> list[str]:

@@ -114,6 +114,7 @@ ROWS = [
         budgets=STRICT,
     ),
     Row("mask optimisation, best of 3", "masks", {"restarts": 3}, narrow=True, budgets=(35, 50)),
+    Row("mask optimisation, K = 100", "masks", budgets=(100,)),
     *(
         _grown(f", {n} prompts", GROWN, budgets=(50, 100), prompts=n)
         for n in (8, 12, 16, 24, 32, 48)

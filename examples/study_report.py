@@ -39,7 +39,8 @@ class Results:
 
     def __init__(self, cells: Mapping[Any, Mapping[str, Any]], order: Sequence[str]) -> None:
         self.cells, self.order = cells, order
-        self.behaviors = _unique(cell.behavior for cell in cells)
+        found = _unique(cell.behavior for cell in cells)
+        self.behaviors = sorted(found, key=lambda name: name.endswith("-wide"))
         self.baselines = _unique(cell.baseline for cell in cells)
         self.rows = [name for name in order if any(name in found for found in cells.values())]
 
@@ -245,7 +246,9 @@ def must_reach(results: Results) -> list[str]:
         )
     if "docstring-wide" in results.behaviors:
         lines.append(_wide_docstring(results, best))
-    return [*lines, *_prompts_needed(results)]
+    lines += _prompts_needed(results)
+    nodes = "`unit` node against feature: units at the same KL | the table of `study_nodes.py`"
+    return [*lines, f"| {nodes} | reported | fewer |"]
 
 
 def _wide_docstring(results: Results, best: str) -> str:

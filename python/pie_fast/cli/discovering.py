@@ -102,7 +102,7 @@ MissedOption = Annotated[
 ]
 AnyMethodOption = Annotated[
     Method,
-    typer.Option("--method", help="The selector; auto is the best: conditional gradient with an anchor."),
+    typer.Option("--method", help="The selector; auto: conditional gradient with an anchor."),
 ]
 MethodOptionsOption = Annotated[
     list[str] | None,

@@ -1,6 +1,6 @@
 """Types of the native module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, TypedDict, final
 
@@ -21,6 +21,7 @@ __all__ = [
     "improve_by_swaps",
     "load_synergy",
     "redundancy",
+    "rows_at",
     "synergy_clusters",
     "top_k",
     "top_k_per_layer",
@@ -138,6 +139,17 @@ class Dump:
 def decoder_rows(
     path: str | PathLike[str],
     tensor: str,
+    ids: NDArray[np.int64],
+    *,
+    row_axes: int | None = None,
+    threads: int | None = None,
+) -> NDArray[np.float32]: ...
+def rows_at(
+    path: str | PathLike[str],
+    name: str,
+    dtype: str,
+    shape: Sequence[int],
+    offset: int,
     ids: NDArray[np.int64],
     *,
     threads: int | None = None,

@@ -134,7 +134,7 @@ def test_hooks_that_the_model_does_not_have(world: World, clt: Path, tmp_path: P
 
 def test_folders_that_hold_something_else(world: World, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    capture(world, tmp_path, clt=tmp_path / "empty").refused("no CLT found", "W_enc_0")
+    capture(world, tmp_path, clt=tmp_path / "empty").refused("no transcoder found", "W_enc_0")
     capture(world, tmp_path, clt=tmp_path / "nothing").refused(tmp_path / "nothing")
     capture(world, tmp_path, model=tmp_path / "empty").refused(tmp_path / "empty", "config.json")
     capture(world, tmp_path, model=tmp_path / "nothing").refused(tmp_path / "nothing")

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pie_fast.clt import Clt
-from pie_fast.clt.contract import Encoder
+from pie_fast.clt.decoder import Decoder, Slab
+from pie_fast.clt.encoder import Encoder
 from pie_fast.errors import CheckpointError, PieFastError
 from pie_fast.interpret import interpret_features
 from pie_fast.interpret.effects import token_scores, total_writes
@@ -29,26 +30,42 @@ class SpiedClt:
 
     def build(self) -> Clt:
         generator = torch.Generator().manual_seed(0)
-        encoders = []
+        encoders, decoders = [], []
         for layer in range(N_LAYERS):
-            shape = (N_FEATURES, N_LAYERS - layer, D_MODEL)
+            targets = range(layer, N_LAYERS)
+            shape = (N_FEATURES, len(targets), D_MODEL)
             self.decoders.append(torch.randn(shape, generator=generator))
-            encoders.append(
-                Encoder(torch.zeros(N_FEATURES, D_MODEL), torch.zeros(N_FEATURES), None)
-            )
+            encoders.append(Encoder(torch.zeros(N_FEATURES, D_MODEL), torch.zeros(N_FEATURES)))
+            rows = Noted(self, layer, self.decoders[layer].flatten(0, 1))
+            slab = Slab(rows, range(N_FEATURES), range(len(targets)), step=len(targets))
+            decoders.append(Decoder([slab], N_FEATURES, D_MODEL, targets, torch.device("cpu")))
         return Clt(
             name="tiny",
             encoders=tuple(encoders),
+            decoders=tuple(decoders),
             b_dec=torch.zeros(N_LAYERS, D_MODEL),
-            read_rows=self.read,
             read_hook="mlp.hook_in",
             write_hook="hook_mlp_out",
             identity="tiny",
         )
 
-    def read(self, layer: int, ids: torch.Tensor) -> torch.Tensor:
-        self.reads.append((layer, ids.tolist()))
-        return self.decoders[layer][ids]
+
+@dataclass
+class Noted:
+    """Rows in memory; which features' are read is noted."""
+
+    clt: SpiedClt
+    layer: int
+    matrix: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.matrix), D_MODEL
+
+    def read(self, ids: torch.Tensor) -> torch.Tensor:
+        step = N_LAYERS - self.layer
+        self.clt.reads.append((self.layer, (ids[::step] // step).tolist()))
+        return self.matrix[ids]
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,8 @@ def test_the_mean_of_a_write_matters_only_without_layer_norm():
     model, _, head = make_model()
     shifted = SpiedClt()
     moved = shifted.build()
-    shifted.decoders[:] = [decoder + 3.0 for decoder in shifted.decoders]
+    for decoder in shifted.decoders:
+        decoder += 3.0
     for centre, same in ((True, True), (False, False)):
         pair = [token_scores(c, head, [4], VOCAB, centre_writes=centre) for c in (model.clt, moved)]
         tokens = [[t for t, _ in p[0].promoted] for p in pair]

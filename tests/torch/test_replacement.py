@@ -14,6 +14,7 @@ from transformers import GPT2LMHeadModel
 import tiny
 from pie_fast.attribution import gate_effects, pool_effects, run_metric
 from pie_fast.behaviors import Prompt
+from pie_fast.clt.activation import JumpReLU
 from pie_fast.model import Switches, make_batch
 from pie_fast.model.assembly import Assembly
 from pie_fast.replacement_model import ReplacementModel
@@ -192,9 +193,9 @@ def _near_threshold(model: ReplacementModel, prompts: list[Prompt]) -> list[bool
         with torch.no_grad():
             reads, *_ = model._observe(batch.tokens, batch)
             gaps = [
-                (e.pre_activations(x) - e.threshold).abs().min().item()
+                (e.pre_activations(x) - e.activation.threshold).abs().min().item()
                 for e, x in zip(model.clt.encoders, reads, strict=True)
-                if e.threshold is not None
+                if isinstance(e.activation, JumpReLU)
             ]
         near.append(min(gaps) < 1e-4)
     return near

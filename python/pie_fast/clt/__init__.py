@@ -1,6 +1,7 @@
-"""Cross-layer transcoders: one contract, and readers of the formats that hold them."""
+"""Transcoders: one contract, and readers of the formats that hold them."""
 
-from pie_fast.clt.contract import Clt, Columns
+from pie_fast.clt.contract import Clt
+from pie_fast.clt.encoder import Columns, Encoder
 from pie_fast.clt.loading import load_clt
 
-__all__ = ["Clt", "Columns", "load_clt"]
+__all__ = ["Clt", "Columns", "Encoder", "load_clt"]

@@ -5,25 +5,32 @@
     config.yaml             model_kind, feature_input_hook, feature_output_hook
 
 A threshold tensor makes it a JumpReLU; nothing else does. `b_dec_{l}` belongs to target layer l
-although it lives in the encoder's file. Only headers and encoders are read here; decoder rows are
-gathered from the file when they are asked for.
+although it lives in the encoder's file. `W_skip_{l}` [d, d], which circuit-tracer has in memory
+only, is written and read here too, applied as `x @ W_skip.T`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
+import warnings
 from pathlib import Path
 
 import torch
-import yaml
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from pie_fast.clt.contract import Clt, Encoder
+from pie_fast.clt.activation import JumpReLU, ReLU
+from pie_fast.clt.assembling import Layer, assemble
+from pie_fast.clt.config import check_kind, hooks_of, read_yaml
+from pie_fast.clt.contract import Clt
+from pie_fast.clt.decoder import Slab
+from pie_fast.clt.encoder import Weight
+from pie_fast.clt.files import Checkpoint, identity_of
 from pie_fast.errors import CheckpointError
 
-_DEFAULT_HOOKS = ("hook_resid_mid", "hook_mlp_out")
+#: `model_kind` of config.yaml
+KIND = "cross_layer_transcoder"
+
+#: the hooks of a folder without config.yaml
+DEFAULT_HOOKS = ("hook_resid_mid", "hook_mlp_out")
 
 
 def read_circuit_tracer(
@@ -34,60 +41,56 @@ def read_circuit_tracer(
     Raises:
         CheckpointError: A file is missing, broken, or of a shape that does not fit the others.
     """
-    read_hook, write_hook = _hooks(folder)
+    hooks = _hooks(folder)
     n_layers = _count_layers(folder)
-    tensors = [_read_encoder(folder, layer, device, dtype) for layer in range(n_layers)]
-    shape = tensors[0][0].weight.shape
-    for layer, (encoder, b_dec) in enumerate(tensors):
-        path = folder / f"W_enc_{layer}.safetensors"
-        _expect(path, f"W_enc_{layer}", encoder.weight, tuple(shape))
-        _expect(path, f"b_enc_{layer}", encoder.bias, (shape[0],))
-        _expect(path, f"b_dec_{layer}", b_dec, (shape[1],))
-        if encoder.threshold is not None:
-            _expect(path, f"threshold_{layer}", encoder.threshold, (shape[0],))
-        _check_decoder(folder, layer, (shape[0], n_layers - layer, shape[1]))
+    encoders = [Checkpoint(folder / f"W_enc_{layer}.safetensors") for layer in range(n_layers)]
+    _check_thresholds(encoders)
+    # The bias tells the number of features, so that a transposed weight is seen.
+    (n_features,) = encoders[0].shape("b_enc_0", 1)
+    (d_model,) = encoders[0].shape("b_dec_0", 1)
+    layers = [
+        _layer(folder, file, n, n_layers, n_features, d_model) for n, file in enumerate(encoders)
+    ]
+    files = [
+        folder / f"{kind}_{layer}.safetensors"
+        for layer in range(n_layers)
+        for kind in ("W_enc", "W_dec")
+    ]
+    return assemble(
+        layers, name=name, hooks=hooks, identity=identity_of(files), device=device, dtype=dtype
+    )
 
-    def read_rows(layer: int, ids: Tensor) -> Tensor:
-        # The native reader needs no torch; it is imported here to keep the arrow pointing down.
-        from pie_fast.decoder import decoder_rows
 
-        path = folder / f"W_dec_{layer}.safetensors"
-        rows = decoder_rows(path, f"W_dec_{layer}", ids.cpu().numpy())
-        return torch.from_numpy(rows).to(device=device, dtype=dtype)
-
-    return Clt(
-        name=name,
-        encoders=tuple(encoder for encoder, _ in tensors),
-        b_dec=torch.stack([b_dec for _, b_dec in tensors]),
-        read_rows=read_rows,
-        read_hook=read_hook,
-        write_hook=write_hook,
-        identity=_identity(folder, n_layers),
+def _layer(
+    folder: Path, file: Checkpoint, layer: int, n_layers: int, n_features: int, d_model: int
+) -> Layer:
+    writes = Checkpoint(folder / f"W_dec_{layer}.safetensors")
+    n_targets = n_layers - layer
+    rows = writes.rows(f"W_dec_{layer}", (n_features, n_targets, d_model))
+    threshold, skip = f"threshold_{layer}", f"W_skip_{layer}"
+    return Layer(
+        weight=Weight(file.rows(f"W_enc_{layer}", (n_features, d_model)), n_features, d_model),
+        bias=file.read(f"b_enc_{layer}", (n_features,)),
+        activation=JumpReLU(file.read(threshold, (n_features,))) if threshold in file else ReLU(),
+        slabs=(Slab(rows, range(n_features), range(n_targets), step=n_targets),),
+        targets=range(layer, n_layers),
+        b_dec=file.read(f"b_dec_{layer}", (d_model,)),
+        skip=file.read(skip, (d_model, d_model)) if skip in file else None,
+        source=str(file.path),
     )
 
 
 def _hooks(folder: Path) -> tuple[str, str]:
     path = folder / "config.yaml"
     if not path.exists():
-        return _DEFAULT_HOOKS
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: must hold a mapping, holds {type(config).__name__}")
-    kind = config.get("model_kind")
-    if kind != "cross_layer_transcoder":
-        raise CheckpointError(
-            f"{path}: model_kind is {kind!r}, this reader knows 'cross_layer_transcoder'"
+        warnings.warn(
+            f"{path} is missing: taking the hooks to be {' and '.join(DEFAULT_HOOKS)}",
+            stacklevel=2,
         )
-    hooks = []
-    for key in ("feature_input_hook", "feature_output_hook"):
-        value = config.get(key)
-        if not isinstance(value, str):
-            raise CheckpointError(f"{path}: {key} is {value!r}, must name a hook point")
-        hooks.append(value)
-    return hooks[0], hooks[1]
+        return DEFAULT_HOOKS
+    config = read_yaml(path)
+    check_kind(path, config, KIND)
+    return hooks_of(path, config)
 
 
 def _count_layers(folder: Path) -> int:
@@ -104,58 +107,11 @@ def _count_layers(folder: Path) -> int:
     return n_layers
 
 
-def _read_encoder(
-    folder: Path, layer: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Encoder, Tensor]:
-    path = folder / f"W_enc_{layer}.safetensors"
-    names = {"weight": f"W_enc_{layer}", "bias": f"b_enc_{layer}", "b_dec": f"b_dec_{layer}"}
-    found: dict[str, Tensor] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys = set(file.keys())
-            if f"threshold_{layer}" in keys:
-                names["threshold"] = f"threshold_{layer}"
-            for role, key in names.items():
-                if key not in keys:
-                    raise CheckpointError(f"{path}: {key} is missing, holds {sorted(keys)}")
-                found[role] = file.get_tensor(key).to(device=device, dtype=dtype)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
-    for role, tensor in found.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: {names[role]} holds NaN or infinite values")
-    encoder = Encoder(found["weight"], found["bias"], found.get("threshold"))
-    return encoder, found["b_dec"]
-
-
-def _expect(path: Path, key: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
+def _check_thresholds(encoders: list[Checkpoint]) -> None:
+    having = [layer for layer, file in enumerate(encoders) if f"threshold_{layer}" in file]
+    if having and len(having) < len(encoders):
+        lacking = next(layer for layer in range(len(encoders)) if layer not in having)
         raise CheckpointError(
-            f"{path}: {key} has shape {list(tensor.shape)}, must be {list(shape)}"
+            f"{encoders[lacking].path}: threshold_{lacking} is missing, though "
+            f"{encoders[having[0]].path.name} has threshold_{having[0]}: all layers or none"
         )
-
-
-def _check_decoder(folder: Path, layer: int, shape: tuple[int, ...]) -> None:
-    """Only the header is read: the shape must fit before the first row is gathered."""
-    path, key = folder / f"W_dec_{layer}.safetensors", f"W_dec_{layer}"
-    try:
-        with safe_open(path, framework="pt") as file:
-            if key not in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                raise CheckpointError(f"{path}: {key} is missing, holds {sorted(file.keys())}")
-            found = tuple(file.get_slice(key).get_shape())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
-    if found != shape:
-        raise CheckpointError(f"{path}: {key} has shape {list(found)}, must be {list(shape)}")
-
-
-def _identity(folder: Path, n_layers: int) -> str:
-    """A short hash of names, sizes and first bytes: tells CLTs apart without reading GBs."""
-    digest = hashlib.sha256()
-    for layer in range(n_layers):
-        for kind in ("W_enc", "W_dec"):
-            path = folder / f"{kind}_{layer}.safetensors"
-            with path.open("rb") as file:
-                digest.update(f"{path.name} {path.stat().st_size}".encode())
-                digest.update(file.read(65536))
-    return digest.hexdigest()[:16]

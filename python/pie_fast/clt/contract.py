@@ -1,8 +1,11 @@
-"""The one in-memory form of a CLT, whatever file it came from.
+"""The one in-memory form of a transcoder, whatever file or object it came from.
 
     pre_l   = x_l @ W_enc[l].T + b_enc[l]                 encode, no b_dec subtracted
-    a_l     = relu(pre_l)  or  pre_l * (pre_l > threshold[l])
-    out_t   = b_dec[t] + sum over l <= t of a_l @ W_dec[l][:, t - l]
+    a_l     = pre_l where the activation lets it pass, else 0
+    out_t   = b_dec[t] + sum over l that write to t of a_l @ W_dec[l -> t]  (+ x_t @ skip[t].T)
+
+A cross-layer transcoder writes to its own layer and all above; per-layer transcoders to their own.
+Layers without a transcoder keep the model's MLP.
 
 Few of the dictionary's features are active on a batch, so activations travel as `Columns`: the
 ids that are active anywhere in the batch, and their values. Nothing here is ever as wide as the
@@ -11,149 +14,125 @@ dictionary except one layer's pre-activations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from pie_fast.clt.decoder import Decoder
+from pie_fast.clt.encoder import Encoder
 from pie_fast.errors import CheckpointError
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Activations of some of a layer's features; every other feature of the layer is 0.
-
-    Attributes:
-        ids: `[n]` int64, ascending indices in the layer's dictionary.
-        values: `[..., n]` float, usually `[batch, n_pos, n]`.
-    """
-
-    ids: Tensor
-    values: Tensor
-
-    def at(self, ids: Tensor) -> Tensor:
-        """Values of `ids` (`[m]`, ascending): `[..., m]`, 0 where a feature is not held."""
-        if len(self.ids) == 0:
-            return self.values.new_zeros(*self.values.shape[:-1], len(ids))
-        slot = torch.searchsorted(self.ids, ids).clamp(max=len(self.ids) - 1)
-        return self.values[..., slot] * (self.ids[slot] == ids).to(self.values.dtype)
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """One layer's encoder.
-
-    Attributes:
-        weight: `[n_features, d_model]`.
-        bias: `[n_features]`.
-        threshold: `[n_features]` of a JumpReLU, or None for a ReLU.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    threshold: Tensor | None
-
-    def pre_activations(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
-        """`[..., d_model]` -> `[..., n_features]`, or `[..., len(ids)]`."""
-        if ids is None:
-            return torch.nn.functional.linear(x, self.weight, self.bias)
-        return torch.nn.functional.linear(x, self.weight[ids], self.bias[ids])
-
-    def activate(self, pre: Tensor, ids: Tensor | None = None) -> Tensor:
-        """The nonlinearity; the derivative of a JumpReLU is 1 above its threshold."""
-        if self.threshold is None:
-            return torch.relu(pre)
-        threshold = self.threshold if ids is None else self.threshold[ids]
-        return torch.where(pre > threshold, pre, 0.0)
-
-    def encode(self, x: Tensor, also: Tensor | None = None) -> Columns:
-        """The columns active anywhere in `x`, joined with the ids in `also`."""
-        acts = self.activate(self.pre_activations(x))
-        active = acts.detach().flatten(0, -2).any(0)
-        if also is not None:
-            active[also] = True
-        ids = active.nonzero().squeeze(-1)
-        return Columns(ids, acts[..., ids])
-
-    def encode_only(self, x: Tensor, ids: Tensor) -> Tensor:
-        """Activations of `ids` alone: `[..., len(ids)]`."""
-        return self.activate(self.pre_activations(x, ids), ids)
-
-
-#: gathers decoder rows: (layer, ids [n]) -> [n, n_layers - layer, d_model]
-RowReader = Callable[[int, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
 class Clt:
-    """A cross-layer transcoder.
+    """A transcoder of a model.
 
     Attributes:
         name: Where it came from.
-        encoders: One per layer.
+        encoders: One per layer; None where a layer has no transcoder.
+        decoders: Likewise.
         b_dec: `[n_layers, d_model]`, the bias of each *target* layer.
-        read_rows: Gathers decoder rows of a layer.
         read_hook: Hook point that features read, without its `blocks.{l}.` prefix.
         write_hook: Hook point that they rebuild.
         identity: What dumps record to tell one CLT from another.
+        skips: By layer `[d_model, d_model]`, a linear path from what the layer reads to what it
+            writes.
+        partial: Made of transcoders of single layers, which do not know how many layers the model
+            has; those that have none keep the model's MLP.
     """
 
     name: str
-    encoders: tuple[Encoder, ...]
+    encoders: Sequence[Encoder | None]
+    decoders: Sequence[Decoder | None]
     b_dec: Tensor
-    read_rows: RowReader
     read_hook: str
     write_hook: str
     identity: str
-    _decoders: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    skips: dict[int, Tensor] = field(default_factory=dict)
+    partial: bool = False
 
     @property
     def n_layers(self) -> int:
-        """Number of layers."""
+        """Number of layers of the model."""
         return len(self.encoders)
+
+    @property
+    def covered(self) -> tuple[int, ...]:
+        """The layers that have a transcoder."""
+        return tuple(layer for layer, one in enumerate(self.encoders) if one is not None)
 
     @property
     def n_features(self) -> int:
         """Features per layer."""
-        return self.encoders[0].weight.shape[0]
+        return next(one.n_features for one in self.encoders if one is not None)
 
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return self.encoders[0].weight.shape[1]
+        return self.b_dec.shape[1]
+
+    def for_layers(self, n_layers: int) -> Clt:
+        """The same for a model of so many layers, those above the last transcoder without one."""
+        more = max(n_layers - self.n_layers, 0)
+        return replace(
+            self,
+            encoders=(*self.encoders, *[None] * more),
+            decoders=(*self.decoders, *[None] * more),
+            b_dec=torch.cat([self.b_dec, self.b_dec.new_zeros(more, self.d_model)]),
+        )
+
+    def encoder(self, layer: int) -> Encoder:
+        """The encoder of a covered layer."""
+        found = self.encoders[layer]
+        assert found is not None, f"layer {layer} has no transcoder"
+        return found
+
+    def targets(self, layer: int) -> range:
+        """The layers that features of `layer` write to."""
+        found = self.decoders[layer]
+        return range(0) if found is None else found.targets
 
     def rows(self, layer: int, ids: Tensor) -> Tensor:
-        """Write vectors of `ids` in `layer`: `[n, n_layers - layer, d_model]`."""
-        whole = self._decoders.get(layer)
-        return self.read_rows(layer, ids) if whole is None else whole[ids]
+        """Write vectors of `ids`, ascending, in `layer`: `[n, n_targets, d_model]`."""
+        return self._decoder(layer).rows(ids)
 
     def decode(self, layer: int, ids: Tensor, values: Tensor) -> Tensor:
-        """`values` (`[..., n]` of `ids`) as writes: `[..., n_layers - layer, d_model]`."""
-        whole = self._decoders.get(layer)
-        # Gathering most of a dictionary costs more than multiplying by all of it.
-        if whole is not None and 2 * len(ids) > len(whole):
-            values = values.new_zeros(*values.shape[:-1], len(whole)).index_copy(-1, ids, values)
-            rows = whole
-        else:
-            rows = self.rows(layer, ids)
-        writes = values @ rows.flatten(1)
-        return writes.view(*writes.shape[:-1], self.n_layers - layer, self.d_model)
+        """`values` (`[..., n]` of `ids`, ascending) as writes: `[..., n_targets, d_model]`."""
+        return self._decoder(layer).decode(ids, values)
 
-    def hold_decoders(self) -> None:
-        """Keep every decoder in memory: for CLTs that fit, many small passes get faster."""
-        every = torch.arange(self.n_features, device=self.b_dec.device)
-        for layer in range(self.n_layers):
-            self._decoders[layer] = self.read_rows(layer, every)
+    def skip(self, layer: int, x: Tensor) -> Tensor | None:
+        """What the linear path adds to the write of `layer`, which reads `x`; None for nothing."""
+        path = self.skips.get(layer)
+        return None if path is None else x @ path.T
+
+    def hold(self, *, encoders: bool, decoders: bool) -> None:
+        """Keep weights in memory from now on."""
+        for encoder in self.encoders:
+            if encoders and encoder is not None:
+                encoder.hold()
+        for decoder in self.decoders:
+            if decoders and decoder is not None:
+                decoder.hold()
 
     def check_feature(self, layer: int, index: int) -> None:
         """Refuse a feature that the dictionary does not have.
 
         Raises:
-            CheckpointError: Layer or index out of range.
+            CheckpointError: Layer or index out of range, or the layer has no transcoder.
         """
         if not (0 <= layer < self.n_layers and 0 <= index < self.n_features):
             raise CheckpointError(
                 f"L{layer}:{index} is not in {self.name}: layers 0 to {self.n_layers - 1}, "
                 f"indices 0 to {self.n_features - 1}"
             )
+        if self.encoders[layer] is None:
+            raise CheckpointError(
+                f"L{layer}:{index} is not in {self.name}, which has layers {list(self.covered)}"
+            )
+
+    def _decoder(self, layer: int) -> Decoder:
+        found = self.decoders[layer]
+        assert found is not None, f"layer {layer} has no transcoder"
+        return found

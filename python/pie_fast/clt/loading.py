@@ -1,43 +1,81 @@
-"""Find out which format a CLT folder has, and read it."""
+"""Find out which format a transcoder has, and read it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from pie_fast.clt.circuit_tracer import read_circuit_tracer
+from pie_fast.clt.config import read_yaml
 from pie_fast.clt.contract import Clt
 from pie_fast.errors import CheckpointError
 
 #: decoders up to this size are kept in memory
 HOLD_BYTES = 512 * 1024**2
 
+#: reads a folder: (folder, name=, device=, dtype=)
+Reader = Callable[..., Clt]
+
 
 def load_clt(
-    source: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    source: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    lazy_encoder: bool = False,
 ) -> Clt:
-    """Read a CLT from a local folder (relative or absolute) or a hub id.
+    """Read a transcoder from a local folder (relative or absolute) or a hub id.
 
     Args:
-        source: A folder in the circuit-tracer layout, or `org/repo[/sub/folder][@revision]`.
+        source: A folder, or `org/repo[/sub/folder][@revision]`, in any of the formats of
+            `docs/formats.md`.
         device: Where its tensors go.
         dtype: What they are computed in.
+        lazy_encoder: Read encoders from the file at every use, and keep none in memory.
 
     Raises:
         CheckpointError: No such folder, no known layout, or a file that breaks its format.
     """
     folder = local_folder(source)
-    if not (folder / "W_enc_0.safetensors").exists():
-        raise CheckpointError(
-            f"{folder}: no CLT found; looked for W_enc_0.safetensors (circuit-tracer layout), "
-            f"the folder holds {sorted(p.name for p in folder.iterdir())[:8]}"
-        )
-    clt = read_circuit_tracer(folder, name=str(source), device=torch.device(device), dtype=dtype)
-    size = clt.n_features * clt.d_model * 2 * clt.n_layers * (clt.n_layers + 1)
-    if size <= HOLD_BYTES:
-        clt.hold_decoders()
+    read = reader_of(folder)
+    clt = read(folder, name=str(source), device=torch.device(device), dtype=dtype)
+    rows = sum(len(clt.targets(layer)) for layer in clt.covered)
+    small = clt.n_features * clt.d_model * rows * dtype.itemsize <= HOLD_BYTES
+    clt.hold(encoders=not lazy_encoder, decoders=small)
     return clt
+
+
+def reader_of(folder: Path) -> Reader:
+    """The reader of the format that a folder has.
+
+    Raises:
+        CheckpointError: None that is known; lists what was looked for.
+    """
+    for _, is_there, reader in _FORMATS:
+        if is_there(folder):
+            return reader
+    raise CheckpointError(
+        f"{folder}: no transcoder found; looked for "
+        + "; ".join(looked_for for looked_for, _, _ in _FORMATS)
+        + f"; the folder holds {sorted(p.name for p in folder.iterdir())[:8]}"
+    )
+
+
+def _kind(folder: Path) -> str | None:
+    path = folder / "config.yaml"
+    return read_yaml(path).get("model_kind") if path.is_file() else None
+
+
+#: what to look for, whether it is there, who reads it; the first that is there wins
+_FORMATS: tuple[tuple[str, Callable[[Path], bool], Reader], ...] = (
+    (
+        "W_enc_0.safetensors (circuit-tracer CLT)",
+        lambda folder: (folder / "W_enc_0.safetensors").is_file(),
+        read_circuit_tracer,
+    ),
+)
 
 
 def local_folder(source: str | Path) -> Path:

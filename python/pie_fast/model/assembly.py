@@ -46,6 +46,7 @@ class Assembly:
         self.terms: list[Columns] = []
         self.deltas: list[Tensor] = []
         self._writes: list[Tensor | None] = [None] * clt.n_layers
+        self._skipped: Tensor | None = None
         self.first = self._first_moved()
         if prefix is not None:
             self._begin_with(prefix)
@@ -55,10 +56,11 @@ class Assembly:
 
         def read(x: Tensor) -> None:
             x = x.to(self.clt.b_dec.dtype)
+            self._skipped = self.clt.skip(layer, x)
             if self.gradient is not None and not RULES[self.gradient].features:
                 x = x.detach()
-            if layer < self.first:
-                self._skip(x)
+            if layer < self.first or layer not in self.clt.covered:
+                self._leave_out(x)
                 return
             ids, a, b = self._features(layer, x)
             gate = self._gate(layer, ids)
@@ -70,17 +72,25 @@ class Assembly:
             self.terms.append(Columns(ids, term))
             self.deltas.append((a - b).detach())
             if layer == self.first:
-                moved = self.clt.decode(layer, ids, term - a.detach())
-                clean = clean_writes(self.clt, self.setup, layer)
-                writes = (self._per_set(moved) + clean).flatten(0, 1)
-            else:
-                writes = self.clt.decode(layer, ids, term)
-            for target in range(layer, self.clt.n_layers):
-                part = writes[..., target - layer, :]
+                self._begin_at(layer, ids, term - a.detach())
+                return
+            writes = self.clt.decode(layer, ids, term)
+            for target, part in zip(self.clt.targets(layer), writes.unbind(-2), strict=True):
                 so_far = self._writes[target]
                 self._writes[target] = part if so_far is None else so_far + part
 
         return read
+
+    def _begin_at(self, layer: int, ids: Tensor, moved: Tensor) -> None:
+        """At the first moved layer the clean run's writes stand, but for what has moved."""
+        parts = self.clt.decode(layer, ids, moved).unbind(-2)
+        by_target = dict(zip(self.clt.targets(layer), parts, strict=True))
+        for target, clean in clean_writes(self.clt, self.setup, layer).items():
+            part = by_target.get(target)
+            if part is None:
+                self._writes[target] = clean.repeat(self.n_sets, 1, 1)
+            else:
+                self._writes[target] = (self._per_set(part) + clean).flatten(0, 1)
 
     def keeper(self, layer: int, kept: dict[int, Prefix]) -> Hook:
         """The hook that keeps where the run stands when it enters the block of `layer`."""
@@ -101,6 +111,8 @@ class Assembly:
             writes = self._writes[layer]
             assert writes is not None, "a layer writes after it reads"
             rebuilt = self._per_set(writes) + fixed + setup.error[layer]
+            if self._skipped is not None:
+                rebuilt = rebuilt + self._per_set(self._skipped)
             own = setup.mlp_out[layer].to(rebuilt.dtype)
             rebuilt = torch.where(setup.ignored[..., None], own, rebuilt)
             self._writes[layer] = None
@@ -108,14 +120,14 @@ class Assembly:
 
         return write
 
-    def _skip(self, like: Tensor) -> None:
+    def _leave_out(self, like: Tensor) -> None:
         """A layer that has no features in play."""
         self.terms.append(Columns(like.new_zeros(0, dtype=torch.int64), like.new_zeros(1, 1, 0)))
         self.deltas.append(like.new_zeros(1, 1, 0))
 
     def _begin_with(self, prefix: Prefix) -> None:
         for _ in range(prefix.layer):
-            self._skip(prefix.residual)
+            self._leave_out(prefix.residual)
         # Where the other run had moved nothing yet, the first moved layer is one of this run.
         if prefix.first < prefix.layer:
             self.first = prefix.first
@@ -124,7 +136,7 @@ class Assembly:
 
     def _features(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Ids in play, their activations `a` and baselines `b`, `[n_sets * batch, n_pos, n]`."""
-        encoder, base = self.clt.encoders[layer], self.setup.baseline[layer]
+        encoder, base = self.clt.encoder(layer), self.setup.baseline[layer]
         frozen = self.setup.switches.activations == "freeze"
         if layer == self.first:
             assert self.pool is not None, "only features of a pool are moved"
@@ -186,18 +198,21 @@ class Assembly:
         return x.view(self.n_sets, self.n_prompts, *x.shape[1:])
 
 
-def clean_writes(clt: Clt, setup: Setup, layer: int) -> Tensor:
+def clean_writes(clt: Clt, setup: Setup, layer: int) -> dict[int, Tensor]:
     """What features of layers up to `layer` write on the clean run, to the layers from it on.
 
     Returns:
-        `[batch, n_pos, n_layers - layer, d_model]`.
+        By target layer `[batch, n_pos, d_model]`; targets that nothing is written to are left out.
     """
     if layer not in setup.written:
-        total: Tensor | None = None
+        total: dict[int, Tensor] = {}
         for source in range(layer + 1):
             columns = setup.clean[source]
-            part = clt.decode(source, columns.ids, columns.values)[..., layer - source :, :]
-            total = part if total is None else total + part
-        assert total is not None
+            if clt.targets(source).stop <= layer:
+                continue  # per-layer transcoders below it
+            writes = clt.decode(source, columns.ids, columns.values).unbind(-2)
+            for target, part in zip(clt.targets(source), writes, strict=True):
+                if target >= layer:
+                    total[target] = total[target] + part if target in total else part
         setup.written[layer] = total
     return setup.written[layer]

@@ -6,9 +6,8 @@ replaced anyway; so are the blocks below a prefix; and only the answer position 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
@@ -85,7 +84,7 @@ class Host:
         answer_position: Tensor,
         hooks: list[tuple[str, Hook]],
         *,
-        skip_mlps: bool = False,
+        skip_mlps: Collection[int] = (),
         start: int = 0,
     ) -> Tensor:
         """One forward pass.
@@ -94,7 +93,7 @@ class Host:
             tokens: `[n, n_pos]`.
             answer_position: `[n]`, the position whose logits are wanted.
             hooks: Full hook names with what to call there, in order of the pass.
-            skip_mlps: Step over the MLPs; their outputs must then be replaced by a hook.
+            skip_mlps: Layers whose MLPs are stepped over; a hook must then replace their outputs.
             start: Step over the blocks below this one; what enters it must then be replaced by a
                 hook. (TransformerLens' `start_at_layer` computes them and drops the outcome.)
 
@@ -132,12 +131,13 @@ class Host:
         seen = self.bridge.blocks[0].original_component.register_forward_hook(look)
 
     @contextmanager
-    def _stepped_over(self, mlps: bool, n_blocks: int) -> Iterator[None]:
-        blocks = list(islice(self.bridge.blocks, n_blocks))
-        stepped = {block.original_component: self._block_stub for block in blocks}
-        if mlps:
-            above = islice(self.bridge.blocks, n_blocks, None)
-            stepped |= {block.mlp.original_component: _stub for block in above}
+    def _stepped_over(self, mlps: Collection[int], n_blocks: int) -> Iterator[None]:
+        stepped: dict[nn.Module, Callable[..., Any]] = {}
+        for layer, block in enumerate(self.bridge.blocks):
+            if layer < n_blocks:
+                stepped[block.original_component] = self._block_stub
+            elif layer in mlps:
+                stepped[block.mlp.original_component] = _stub
         for module, stub in stepped.items():
             module.forward = stub
         try:

@@ -50,11 +50,11 @@ class Replacer:
 
     def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | None = None) -> None:
         self.host = host
-        self.clt = clt
+        self.clt = clt.for_layers(host.n_layers) if clt.partial else clt
         self.ignore_positions = ignore_positions
         self.spent = Cost()
         self._means: dict[tuple[tuple[int, ...], ...], tuple[Columns, ...]] = {}
-        _check_fit(host, clt)
+        _check_fit(host, self.clt)
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +89,7 @@ class Replacer:
             reads, mlp_out, patterns, logits = self._observe(batch.tokens, batch)
             clean = self._encode(reads)
             baseline = self._baseline(batch, switches, mean_of)
-            rebuilt = self._reconstruct(clean, batch.tokens.shape)
+            rebuilt = self._with_skips(self._reconstruct(clean, batch.tokens.shape), reads)
             error = tuple(
                 m - r if switches.error == "keep" else torch.zeros_like(m[:1, :1])
                 for m, r in zip(mlp_out, rebuilt, strict=True)
@@ -178,12 +178,16 @@ class Replacer:
             hooks.append((f"blocks.{start}.hook_in", _constant(_per_set(prefix.residual, n_sets))))
         hooks += [(f"blocks.{layer}.hook_in", assembly.keeper(layer, kept)) for layer in keep]
         for layer in range(start, self.clt.n_layers):
+            write_hook = f"blocks.{layer}.{self.clt.write_hook}"
             hooks.append((f"blocks.{layer}.{self.clt.read_hook}", assembly.reader(layer)))
-            hooks.append((f"blocks.{layer}.{self.clt.write_hook}", assembly.writer(layer)))
+            if layer in self.clt.covered:
+                hooks.append((write_hook, assembly.writer(layer)))
+            elif gradient is not None and not RULES[gradient].features:
+                hooks.append((write_hook, Tensor.detach))  # an MLP of the model's own
         hooks += self._attention_hooks(setup, n_sets, gradient)
         self.spent += Cost(forward=len(tokens))
         with torch.set_grad_enabled(gradient is not None):
-            logits = self.host.run(tokens, at, hooks, skip_mlps=True, start=start)
+            logits = self.host.run(tokens, at, hooks, skip_mlps=self.clt.covered, start=start)
         return Run(
             logits.view(n_sets, len(setup.batch), -1),
             tuple(assembly.terms),
@@ -255,15 +259,26 @@ class Replacer:
 
     def _encode(self, reads: list[Tensor]) -> tuple[Columns, ...]:
         dtype = self.clt.b_dec.dtype
-        return tuple(e.encode(x.to(dtype)) for e, x in zip(self.clt.encoders, reads, strict=True))
+        return tuple(
+            _no_features(x.to(dtype)) if encoder is None else encoder.encode(x.to(dtype))
+            for encoder, x in zip(self.clt.encoders, reads, strict=True)
+        )
 
     def _reconstruct(self, acts: Sequence[Columns], shape: Sequence[int]) -> tuple[Tensor, ...]:
         out = [b.expand(*shape, -1) for b in self.clt.b_dec]
         for layer, columns in enumerate(acts):
-            writes = self.clt.decode(layer, columns.ids, columns.values)
-            for target in range(layer, self.clt.n_layers):
-                out[target] = out[target] + writes[..., target - layer, :]
+            if layer not in self.clt.covered:
+                continue
+            writes = self.clt.decode(layer, columns.ids, columns.values).unbind(-2)
+            for target, part in zip(self.clt.targets(layer), writes, strict=True):
+                out[target] = out[target] + part
         return tuple(out)
+
+    def _with_skips(self, out: Sequence[Tensor], reads: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What linear paths add to a reconstruction, for layers that read `reads`."""
+        dtype = self.clt.b_dec.dtype
+        added = (self.clt.skip(layer, x.to(dtype)) for layer, x in enumerate(reads))
+        return tuple(o if a is None else o + a for o, a in zip(out, added, strict=True))
 
     def _attention_hooks(
         self, setup: Setup, n_sets: int, gradient: str | None
@@ -278,6 +293,11 @@ class Replacer:
             name = f"blocks.{layer}.attn.hook_pattern"
             hooks.append((name, _constant(_per_set(patterns, n_sets))))
         return hooks
+
+
+def _no_features(x: Tensor) -> Columns:
+    none = torch.zeros(0, dtype=torch.int64, device=x.device)
+    return Columns(none, x.new_zeros(*x.shape[:-1], 0))
 
 
 def _per_set(x: Tensor, n_sets: int) -> Tensor:

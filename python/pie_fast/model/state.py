@@ -42,7 +42,7 @@ class Setup:
     patterns: tuple[Tensor, ...] | None
     ignored: Tensor
     slots: Tensor | None = None
-    written: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    written: dict[int, dict[int, Tensor]] = field(default_factory=dict, repr=False)
 
     @property
     def counted(self) -> Tensor:

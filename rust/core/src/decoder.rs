@@ -30,28 +30,82 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Open `tensor` in the safetensors file `path`.
+    /// Open `tensor` in the safetensors file `path`, a row for each index of its first axis.
     ///
     /// # Errors
     /// The file is not what its format promises, has no such tensor, or the tensor is not bf16,
     /// f16 or f32 of at least two axes.
     pub fn open(path: impl AsRef<Path>, tensor: &str) -> Result<Self> {
+        Self::open_rows(path, tensor, None)
+    }
+
+    /// As [`Decoder::open`], with rows of the last `row_axes` axes: the axes before them are taken
+    /// as one.
+    ///
+    /// # Errors
+    /// As [`Decoder::open`], or the tensor has no axis left to count rows by.
+    pub fn open_rows(
+        path: impl AsRef<Path>,
+        tensor: &str,
+        row_axes: Option<usize>,
+    ) -> Result<Self> {
         let source = Source::open(path.as_ref())?;
         let header = Header::read(&source)?;
         let found = header.get(&source, tensor)?;
         let dtype = FloatType::parse(&found.dtype).ok_or_else(|| {
             source.wrong(tensor, format!("has dtype {}, must be BF16, F16 or F32", found.dtype))
         })?;
-        if found.shape.len() < 2 {
-            let message = format!("has shape {:?}, must have at least two axes", found.shape);
+        let row_axes = row_axes.unwrap_or(found.shape.len().saturating_sub(1)).max(1);
+        if found.shape.len() <= row_axes {
+            let least = if row_axes == 1 { "two".to_owned() } else { (row_axes + 1).to_string() };
+            let message = format!("has shape {:?}, must have at least {least} axes", found.shape);
             return Err(source.wrong(tensor, message));
         }
-        let (n_rows, row_shape) = (found.shape[0], found.shape[1..].to_vec());
+        let (shape, offset) = (found.shape.clone(), found.offset);
+        Self::at(source, tensor, dtype, &shape, row_axes, offset)
+    }
+
+    /// Numbers of `shape` that lie at `offset` of the file `path`, which need not be safetensors;
+    /// `name` is what errors call them.
+    ///
+    /// # Errors
+    /// The file ends before the last of them, or `shape` has no axis to count rows by.
+    pub fn raw(
+        path: impl AsRef<Path>,
+        name: &str,
+        dtype: FloatType,
+        shape: &[usize],
+        offset: u64,
+    ) -> Result<Self> {
+        let source = Source::open(path.as_ref())?;
+        if shape.len() < 2 {
+            return Err(source.wrong(name, format!("has shape {shape:?}, must have two axes")));
+        }
+        let bytes = shape.iter().try_fold(dtype.size(), |n, &axis| n.checked_mul(axis as u64));
+        let end = bytes.and_then(|bytes| offset.checked_add(bytes));
+        if end.is_none_or(|end| end > source.len()) {
+            let message = format!("of shape {shape:?} does not fit the {} bytes", source.len());
+            return Err(source.wrong(name, message));
+        }
+        Self::at(source, name, dtype, shape, shape.len() - 1, offset)
+    }
+
+    fn at(
+        source: Source,
+        tensor: &str,
+        dtype: FloatType,
+        shape: &[usize],
+        row_axes: usize,
+        offset: u64,
+    ) -> Result<Self> {
+        let (counted, row_shape) = shape.split_at(shape.len() - row_axes);
         // An empty tensor may name any size for its other axes.
-        let row_len = row_shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
-        let row_len = row_len
+        let product = |axes: &[usize]| axes.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis));
+        let n_rows = product(counted)
+            .ok_or_else(|| source.wrong(tensor, format!("has impossible shape {shape:?}")))?;
+        let row_len = product(row_shape)
             .ok_or_else(|| source.wrong(tensor, format!("has impossible rows {row_shape:?}")))?;
-        let (tensor, offset) = (tensor.to_owned(), found.offset);
+        let (tensor, row_shape) = (tensor.to_owned(), row_shape.to_vec());
         Ok(Self { source, tensor, dtype, n_rows, row_shape, row_len, offset })
     }
 

@@ -6,6 +6,7 @@ use crate::errors::to_python;
 use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, get_array_module};
 use pie_fast_core::Error;
 use pie_fast_core::decoder::Decoder;
+use pie_fast_core::dump::FloatType;
 use pie_fast_core::redundancy::redundancy as cosines;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -13,16 +14,46 @@ use std::path::PathBuf;
 
 /// `[len(ids), *row_shape]` float32: rows of a tensor of a safetensors file.
 #[pyfunction]
-#[pyo3(signature = (path, tensor, ids, *, threads=None))]
+#[pyo3(signature = (path, tensor, ids, *, row_axes=None, threads=None))]
 pub fn decoder_rows<'py>(
     py: Python<'py>,
     path: PathBuf,
     tensor: &str,
     ids: PyReadonlyArray1<'py, i64>,
+    row_axes: Option<usize>,
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-    let ids = slice("ids", &ids)?;
-    let decoder = detached(py, || Decoder::open(path, tensor))?;
+    let decoder = detached(py, || Decoder::open_rows(path, tensor, row_axes))?;
+    gather(py, &decoder, slice("ids", &ids)?, threads)
+}
+
+/// The same of numbers that lie at `offset` of any file; `dtype` is BF16, F16 or F32.
+#[pyfunction]
+#[pyo3(signature = (path, name, dtype, shape, offset, ids, *, threads=None))]
+#[expect(clippy::too_many_arguments, reason = "where the numbers lie, and which are wanted")]
+pub fn rows_at<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    name: &str,
+    dtype: &str,
+    shape: Vec<usize>,
+    offset: u64,
+    ids: PyReadonlyArray1<'py, i64>,
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
+    let kind = FloatType::parse(dtype).ok_or_else(|| {
+        to_python(Error::argument(format!("dtype is {dtype}, must be BF16, F16 or F32")))
+    })?;
+    let decoder = detached(py, || Decoder::raw(path, name, kind, &shape, offset))?;
+    gather(py, &decoder, slice("ids", &ids)?, threads)
+}
+
+fn gather<'py>(
+    py: Python<'py>,
+    decoder: &Decoder,
+    ids: &[i64],
+    threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
     let mut shape = vec![ids.len()];
     shape.extend(decoder.row_shape());
     // numpy's own array: a MemoryError where there is no memory, huge pages where there are. Every

@@ -16,7 +16,7 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::decoder::{decoder_rows, redundancy};
+    use super::decoder::{decoder_rows, redundancy, rows_at};
     #[pymodule_export]
     use super::delphi::{DelphiCache, delphi_tokens};
     #[pymodule_export]

@@ -122,7 +122,8 @@ class Assembly:
 
     def _leave_out(self, like: Tensor) -> None:
         """A layer that has no features in play."""
-        self.terms.append(Columns(like.new_zeros(0, dtype=torch.int64), like.new_zeros(1, 1, 0)))
+        none = like.new_zeros(1, 1, 0).requires_grad_(self.gradient is not None)
+        self.terms.append(Columns(like.new_zeros(0, dtype=torch.int64), none))
         self.deltas.append(like.new_zeros(1, 1, 0))
 
     def _begin_with(self, prefix: Prefix) -> None:

@@ -38,8 +38,6 @@ from pie_fast.metrics import kl_divergence
 from pie_fast.model import Setup, Switches
 from pie_fast.replacement_model import ReplacementModel, load_model
 from pie_fast.storage import write_json
-
-sys.path.insert(0, str(Path(__file__).parent))
 from study_report import write_report
 
 BEHAVIORS = ("ioi", "docstring", "ioi-wide", "docstring-wide")

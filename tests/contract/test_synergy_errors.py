@@ -139,6 +139,16 @@ def test_calls_that_are_refused(call: Callable[[SynergyMatrix], Any], message: s
     assert matrix.stats().n_known == 0
 
 
+@pytest.mark.parametrize("form", ["signed", "clipped"])
+def test_a_zero_is_kept_without_its_sign(form: Any) -> None:
+    matrix = SynergyMatrix(
+        [3, 5, 9], direction="noising", estimator="exact", form=form, n_prompts=1
+    )
+    # The second is a number of its own as float64 only.
+    matrix.fill_row(3, [0, -0.0, -1e-300])
+    assert not np.signbit(np.asarray(matrix.values)).any()
+
+
 def test_words_and_pools_that_are_refused() -> None:
     good = {"direction": "noising", "estimator": "exact", "form": "signed", "n_prompts": 1}
     for change, message in (

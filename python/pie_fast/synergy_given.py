@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pie_fast.errors import PieFastError
+from pie_fast.errors import DumpError, PieFastError
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from numpy.typing import ArrayLike, NDArray
 
     from pie_fast.csr import Triplets
@@ -77,3 +79,20 @@ def as_kept(
         a, b = (matrix.pool[np.broadcast_to(side, kept.shape)[at]] for side in (first, second))
         raise PieFastError(f"synergy of features {a} and {b} is {kept[at]}, must be finite")
     return kept
+
+
+def per_row_in_file(path: str | PathLike[str], text: str | None) -> int | None:
+    """How many pairs a row of a saved matrix keeps, from the text of the file's metadata.
+
+    Raises:
+        DumpError: Not a number of at least 0.
+    """
+    if text is None:
+        return None
+    try:
+        per_row = int(text)
+    except ValueError:
+        per_row = -1
+    if per_row < 0:
+        raise DumpError(f"{path}: per_row: is {text!r}, must be a number from 0 on")
+    return per_row

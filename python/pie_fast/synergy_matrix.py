@@ -27,7 +27,7 @@ from pie_fast import _native, csr
 from pie_fast.errors import PieFastError
 from pie_fast.packed import PackedPairs, places
 from pie_fast.storage import write_safetensors
-from pie_fast.synergy_given import pairs_as_kept, row_as_kept
+from pie_fast.synergy_given import pairs_as_kept, per_row_in_file, row_as_kept
 from pie_fast.synergy_stats import (
     SynergyStats,
     checked_pool,
@@ -364,8 +364,8 @@ class SynergyMatrix:
         matrix.redundancy = file["redundancy"]
         done = file["done"].astype(np.bool_)
         if isinstance(file["values"], tuple):
-            per_row = texts.get("per_row")
-            matrix._make_sparse(file["values"], done, None if per_row is None else int(per_row))
+            per_row = per_row_in_file(path, texts.get("per_row"))
+            matrix._make_sparse(file["values"], done, per_row)
         else:
             matrix._pairs.fill_all(file["values"])
             matrix._pairs.forget_unless(done, file["known"])

@@ -206,6 +206,8 @@ def fidelity_table(name: str, seeds: Sequence[Curves]) -> list[str]:
 
 def budget_reached(curve: dict[int, tuple[float, float]], kl: float) -> float | None:
     """The K, interpolated, at which a curve's mean KL first falls to `kl`."""
+    # Not `budget_reaching`, which interpolates log KL: these tables are of fidelity, which is
+    # linear in the KL.
     points = sorted((k, value[1]) for k, value in curve.items())
     for (k0, kl0), (k1, kl1) in itertools.pairwise(points):
         if kl0 > kl >= kl1:

@@ -2,7 +2,7 @@
 
     python benches/bench_large_clt.py [--small] [--json]     # Linux only
 
-8 GB of decoders (a sparse file), a GPT-2 of 24 layers, 64 prompts. Each way runs in a process of
+8 GB of decoders (a sparse file), a GPT-2 of 24 layers, 32 prompts. Each way runs in a process of
 its own; memory is the peak resident set over what the model alone takes. Every entry of the dump
 must equal that of the same transcoder cut down to the features that can fire, all in memory. Fails
 above 2 GiB.
@@ -24,9 +24,9 @@ import pie_fast
 from making_clts import Shape, alive, write_alive, write_large, write_model
 
 #: 8.3 GB of decoders
-LARGE = Shape(n_layers=24, n_features=27_000, d_model=512, n_alive=600)
+LARGE = Shape(n_layers=24, n_features=27_000, d_model=512, n_alive=300)
 SMALL = Shape(n_layers=6, n_features=2_000, d_model=128, n_alive=100)
-N_PROMPTS, LENGTH = 64, 24
+N_PROMPTS, LENGTH, BATCH = 32, 16, 16
 LIMIT = 2 * 1024**3
 
 
@@ -62,13 +62,13 @@ def measure(model: str, clt: str, out: str, lazy: bool) -> dict[str, float]:
 
     # The model with a transcoder of next to nothing, and its first pass: what is not ours.
     own = load_model(model, str(Path(clt).parent / "alive"), device="cpu")
-    capture(own, prompts(), Path(out) / "alive", batch_size=32)
+    capture(own, prompts(), Path(out) / "alive", batch_size=BATCH)
     alone, read = resident("VmRSS"), bytes_read()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     start = time.perf_counter()
     large = load_clt(clt, lazy_encoder=lazy)
     ready = load_model(own.host.bridge, large, device="cpu")
-    capture(ready, prompts(), Path(out) / "large", batch_size=32)
+    capture(ready, prompts(), Path(out) / "large", batch_size=BATCH)
     return {
         "seconds": time.perf_counter() - start,
         "memory": resident("VmHWM") - alone,

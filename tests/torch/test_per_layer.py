@@ -238,3 +238,15 @@ def test_thresholds_of_a_jump_relu_are_strict(tmp_path: Path) -> None:
     activation = clt.encoder(0).activation
     assert isinstance(activation, JumpReLU)
     assert not bool(activation.passes(activation.threshold).any())
+
+
+def test_nothing_is_decoded_from_a_file_as_zeros(tmp_path: Path) -> None:
+    clt = load_clt(write_set(tmp_path / "clt", plain_layers()))
+    for decoder in clt.decoders:
+        assert decoder is not None
+        decoder._whole = None
+    none = torch.zeros(0, dtype=torch.int64)
+    values = torch.zeros(2, 5, 0, requires_grad=True)
+    writes = clt.decode(1, none, values)
+    assert torch.equal(writes, torch.zeros(2, 5, 1, D))
+    writes.sum().backward()

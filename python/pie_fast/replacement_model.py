@@ -6,7 +6,7 @@ in batches by `attribution`, `synergy`, `evaluate` and `interpret`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.evaluate import evaluate_circuit
 from pie_fast.interpret import interpret_features
 from pie_fast.interpretation import Interpretation
+from pie_fast.intervene import PromptLike, generate, intervene
+from pie_fast.intervened import Generated, Intervened
 from pie_fast.model import Replacer, Switches, load_host, make_batch, resolve_device
 from pie_fast.protocols import Ranking
 from pie_fast.select import top_k
@@ -261,6 +263,48 @@ class ReplacementModel(Replacer):
             switches=switches,
             mean_of=self._selection(switches),
             kl_direction=kl_direction,
+        )
+
+    def intervene(
+        self,
+        prompt: PromptLike,
+        interventions: Iterable[Sequence[Any]],
+        *,
+        attention: str = "recompute",
+        activations: str = "recompute",
+        norms: str = "recompute",
+        logits_at: str = "answer",
+    ) -> Intervened:
+        """Run a prompt with features set to other activations, see `pie_fast.intervene`."""
+        return intervene(
+            self,
+            prompt,
+            interventions,
+            attention=attention,
+            activations=activations,
+            norms=norms,
+            logits_at=logits_at,
+        )
+
+    def generate(
+        self,
+        prompt: PromptLike,
+        interventions: Iterable[Sequence[Any]],
+        *,
+        max_new_tokens: int = 20,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: int | None = None,
+    ) -> Generated:
+        """Continue a prompt under interventions and without, see `pie_fast.intervene`."""
+        return generate(
+            self,
+            prompt,
+            interventions,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop=stop,
         )
 
     def _globals(self, features: Sequence[FeatureId]) -> NDArray[np.int64]:

@@ -75,7 +75,7 @@ def intervene(
     with torch.no_grad():
         original = model.host.run(batch.tokens, at, clean.hooks())
         held = clean.activations if activations == "freeze" else None
-        steering = Steering(model.clt, moves, held)
+        steering = Steering(model.clt, _sites(model), moves, held)
         logits = model.host.run(batch.tokens, at, clean.holding() + steering.hooks())
     model.spent += Cost(forward=2)
     return Intervened(
@@ -152,7 +152,7 @@ def _continue(
         moves = _moves(model, edits, len(tokens), now)
         last = torch.tensor([now.shape[1] - 1], device=model.device)
         with torch.no_grad():
-            logits = model.host.run(now, last, Steering(model.clt, moves).hooks())
+            logits = model.host.run(now, last, Steering(model.clt, _sites(model), moves).hooks())
         model.spent += Cost(forward=1)
         token = draws.next(logits[0])
         if token == stop:
@@ -193,7 +193,7 @@ class _Clean:
         """That look."""
         hooks: list[tuple[str, Hook]] = []
         for layer in self.moves:
-            hooks.append((f"blocks.{layer}.{self.model.clt.read_hook}", self._look(layer)))
+            hooks.append((f"blocks.{layer}.{_sites(self.model)[0]}", self._look(layer)))
         return hooks + [(name, self._keep(name)) for name in self._names]
 
     def holding(self) -> list[tuple[str, Hook]]:
@@ -220,6 +220,11 @@ class _Clean:
         return lambda _: value
 
 
+def _sites(model: Replacer) -> tuple[str, str]:
+    """The hook points that features read and write."""
+    return model.clt.read_hook, model.clt.write_hook
+
+
 def _held_names(model: Replacer, frozen: Sequence[str]) -> list[str]:
     """The hook points that stay as they are in the model itself."""
     layers = range(model.clt.n_layers)
@@ -227,7 +232,7 @@ def _held_names(model: Replacer, frozen: Sequence[str]) -> list[str]:
     if "attention" in frozen:
         names += [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
     if "activations" in frozen:
-        names += [f"blocks.{layer}.{model.clt.write_hook}" for layer in layers]
+        names += [f"blocks.{layer}.{_sites(model)[1]}" for layer in layers]
     if "norms" in frozen:
         names += [n for n in model.host.bridge.hook_dict if n.endswith("hook_scale")]
     return names

@@ -27,6 +27,7 @@ from pie_fast.interpretation import Interpretation
 from pie_fast.intervene import PromptLike, generate, intervene
 from pie_fast.intervened import Generated, Intervened
 from pie_fast.model import Replacer, Switches, load_host, make_batch, resolve_device
+from pie_fast.positions import check_ignored
 from pie_fast.protocols import Ranking
 from pie_fast.select import top_k
 from pie_fast.synergy import SynergyEstimator
@@ -397,7 +398,7 @@ def load_model(
     device: str = "auto",
     dtype: torch.dtype | None = None,
     tokenizer: Any = None,
-    ignore_positions: int | None = None,
+    ignore_positions: int | str | None = None,
 ) -> ReplacementModel:
     """Put a language model and its CLT together.
 
@@ -408,13 +409,15 @@ def load_model(
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: Of the model; float32 when None. The CLT computes in float32.
         tokenizer: With a HuggingFace model object only.
-        ignore_positions: See `Replacer`.
+        ignore_positions: Which first positions have no features: `auto` (also None), the BOS;
+            `circuit-tracer`, as it does; or how many. See `pie_fast.positions`.
 
     Raises:
         CheckpointError: A checkpoint is missing or broken, or the two do not fit each other.
-        PieFastError: Unknown device.
+        PieFastError: Unknown device, or `ignore_positions` that there is not.
     """
     where = resolve_device(device)
+    check_ignored(ignore_positions)
     if not isinstance(clt, Clt):
         # Before the model: a wrong CLT should not cost the time a model takes to boot.
         clt = load_clt(clt, device=where, dtype=torch.float32)

@@ -14,6 +14,7 @@ from pie_fast.cli.common import (
     CltOption,
     DeviceOption,
     ForceOption,
+    IgnoreOption,
     JsonOption,
     ModelOption,
     OutOption,
@@ -77,6 +78,7 @@ def shared(
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    ignore_positions: IgnoreOption = "auto",
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,7 +92,7 @@ def shared(
 
     reporter = Reporter(visible=terminal())
     with reporter.stage("load"):
-        loaded, found = _load(model, clt, behavior, device, prompts, seed)
+        loaded, found = _load(model, clt, behavior, device, prompts, seed, ignore_positions)
     result = discover_shared(
         loaded,
         found,
@@ -114,7 +116,13 @@ def shared(
 
 
 def _load(
-    model: str, clt: str, names: list[str], device: str, n_prompts: int | None, seed: int
+    model: str,
+    clt: str,
+    names: list[str],
+    device: str,
+    n_prompts: int | None,
+    seed: int,
+    ignore_positions: str,
 ) -> tuple[ReplacementModel, list[Behavior]]:
     """A model and behaviours that it can read; what is cheap to check is checked first."""
     from pie_fast.behaviors import check_known, load_behavior
@@ -123,7 +131,7 @@ def _load(
         check_known(name)
     from pie_fast.replacement_model import load_model
 
-    loaded = load_model(model, clt, device=device)
+    loaded = load_model(model, clt, device=device, ignore_positions=ignore_positions)
     host = loaded.host
     found = [
         load_behavior(name, tokenizer=host.tokenizer, n_prompts=n_prompts, seed=seed)

@@ -42,6 +42,7 @@ class Steering:
 
     Args:
         clt: The transcoder.
+        sites: Hook points that its features read and write, without `blocks.{l}.`.
         moves: By layer.
         frozen: By layer, activations (`[n_rows, n_pos, n]` of the move's ids) to take for `a_f`
             instead of those of the run.
@@ -51,9 +52,14 @@ class Steering:
     """
 
     def __init__(
-        self, clt: Clt, moves: Mapping[int, Move], frozen: Mapping[int, Tensor] | None = None
+        self,
+        clt: Clt,
+        sites: tuple[str, str],
+        moves: Mapping[int, Move],
+        frozen: Mapping[int, Tensor] | None = None,
     ) -> None:
         self.clt, self.moves, self.frozen = clt, moves, frozen
+        self.read_hook, self.write_hook = sites
         self.current: dict[int, Tensor] = {}
         self._writes: dict[int, Tensor] = {}
 
@@ -62,8 +68,8 @@ class Steering:
         hooks: list[tuple[str, Hook]] = []
         for layer in range(min(self.moves, default=self.clt.n_layers), self.clt.n_layers):
             if layer in self.moves:
-                hooks.append((f"blocks.{layer}.{self.clt.read_hook}", self._reader(layer)))
-            hooks.append((f"blocks.{layer}.{self.clt.write_hook}", self._writer(layer)))
+                hooks.append((f"blocks.{layer}.{self.read_hook}", self._reader(layer)))
+            hooks.append((f"blocks.{layer}.{self.write_hook}", self._writer(layer)))
         return hooks
 
     def _reader(self, layer: int) -> Hook:

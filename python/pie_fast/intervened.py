@@ -111,8 +111,12 @@ class Intervened:
         }
 
     def __str__(self) -> str:
+        return self.table()
+
+    def table(self, k: int = 5) -> str:
+        """The next tokens of `top`, and what was changed."""
         lines = [f"{'token':<20} {'before':>8} {'after':>8}"]
-        lines += [f"{t.text!r:<20} {t.before:8.4f} {t.after:8.4f}" for t in self.top()]
+        lines += [f"{t.text!r:<20} {t.before:8.4f} {t.after:8.4f}" for t in self.top(k)]
         lines += ["", f"{'feature':<12} {'position':>8} {'clean':>9} {'current':>9} {'set to':>9}"]
         moved = [c for c in self.changes if c.value != c.current]
         lines += [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 N_LAYERS, D_MODEL, N_FEATURES, VOCAB, N_CTX = 3, 32, 48, 60, 40
 
@@ -29,6 +29,24 @@ def write_gpt2(folder: Path, seed: int = 0) -> Path:
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     return folder
+
+
+def random_llama() -> LlamaForCausalLM:
+    """Another architecture: RMSNorm, rotary positions, gated MLPs."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=D_MODEL,
+        intermediate_size=48,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=N_CTX,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config)
 
 
 def clt_tensors(layer: int, *, jump: bool = True) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

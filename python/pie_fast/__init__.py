@@ -60,6 +60,7 @@ _PUBLIC = {
     "plant": "planted",
     "prune_features": "pie",
     "redundancy": "decoder",
+    "times": "interventions",
     "top_k": "select",
     "top_k_per_layer": "select",
     "top_synergies": "synergy_stats",

@@ -274,6 +274,7 @@ class _Stages(Selecting):
             **self.switches.to_dict(),
             "model": self.model.host.name,
             "clt": self.model.clt.name,
+            "ignore_positions": self.model.ignore_positions,
             "behavior": behavior.name,
             "behavior_hash": behavior.hash,
             "behavior_seed": behavior.seed,

@@ -108,6 +108,7 @@ def evaluate_circuit(
         **brief,
         "metric": metric,
         "switches": switches.to_dict(),
+        "ignore_positions": model.ignore_positions,
         "kl_direction": kl_direction,
         "n_prompts": len(prompts),
         "n_features": len(features),

@@ -1,7 +1,8 @@
 """Gradient rules: what a backward pass through the replacement model takes for a constant.
 
     full      nothing: the derivative itself
-    frozen    norm scales, attention patterns and the features: circuit-tracer's linear model
+    frozen    norm scales, attention patterns, the features, and the softcap of the logits:
+              circuit-tracer's linear model
     relp      norm scales                         (RelP: the LN rule)
     relp-ah   norm scales and attention patterns  (RelP: the LN and the AH rule)
     gim       norm scales; attention as below     (GIM, arXiv 2505.17630)
@@ -41,16 +42,18 @@ class Rule:
         norms: Norm scales are differentiated; constants otherwise.
         features: Features react to features of lower layers; constants otherwise.
         attention: Patterns are differentiated (`exact`), constants (`constant`), or as GIM has it.
+        softcap: The softcap of the logits (Gemma 2) is differentiated; the identity otherwise.
     """
 
     norms: bool = False
     features: bool = True
     attention: Literal["exact", "constant", "gim"] = "exact"
+    softcap: bool = True
 
 
 RULES = {
     "full": Rule(norms=True),
-    "frozen": Rule(features=False, attention="constant"),
+    "frozen": Rule(features=False, attention="constant", softcap=False),
     "relp": Rule(),
     "relp-ah": Rule(attention="constant"),
     "gim": Rule(attention="gim"),

@@ -1,8 +1,9 @@
 """What a behaviour is measured by, and how far a circuit is from its model.
 
 Every metric grows with the behaviour: `logit-diff` = logit(answer) - logit(foil), `logprob` =
-log p(answer), `prob-diff` = p(answer) - p(foil), `kl` = -KL(model || circuit). Logits are those at
-the answer position.
+log p(answer), `prob-diff` = p(answer) - p(foil), `kl` = -KL(model || circuit), `logit` =
+logit(answer) - the mean logit (circuit-tracer's logit target). Logits are those at the answer
+position.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def metric_values(
     rows = torch.arange(len(logits), device=logits.device)
     if name == "logit-diff":
         return logits[rows, answer] - logits[rows, foil]
+    if name == "logit":
+        return logits[rows, answer] - logits.mean(-1)
     logp = torch.log_softmax(logits, -1)
     if name == "logprob":
         return logp[rows, answer]
@@ -59,7 +62,7 @@ def check_metric(name: str, *, for_gradient_at_clean: bool = False) -> None:
     if for_gradient_at_clean and name == "kl":
         raise BehaviorError(
             "metric kl has gradient 0 at the clean run, so attributions would all be 0: "
-            "use logit-diff, logprob or prob-diff"
+            "use logit-diff, logprob, prob-diff or logit"
         )
 
 

@@ -6,7 +6,7 @@ in batches by `attribution`, `synergy`, `evaluate` and `interpret`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,10 @@ from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.evaluate import evaluate_circuit
 from pie_fast.interpret import interpret_features
 from pie_fast.interpretation import Interpretation
+from pie_fast.intervene import PromptLike, generate, intervene
+from pie_fast.intervened import Generated, Intervened
 from pie_fast.model import Replacer, Switches, load_host, make_batch, resolve_device
+from pie_fast.positions import check_ignored
 from pie_fast.protocols import Ranking
 from pie_fast.select import top_k
 from pie_fast.synergy import SynergyEstimator
@@ -263,6 +266,48 @@ class ReplacementModel(Replacer):
             kl_direction=kl_direction,
         )
 
+    def intervene(
+        self,
+        prompt: PromptLike,
+        interventions: Iterable[Sequence[Any]],
+        *,
+        attention: str = "recompute",
+        activations: str = "recompute",
+        norms: str = "recompute",
+        logits_at: str = "answer",
+    ) -> Intervened:
+        """Run a prompt with features set to other activations, see `pie_fast.intervene`."""
+        return intervene(
+            self,
+            prompt,
+            interventions,
+            attention=attention,
+            activations=activations,
+            norms=norms,
+            logits_at=logits_at,
+        )
+
+    def generate(
+        self,
+        prompt: PromptLike,
+        interventions: Iterable[Sequence[Any]],
+        *,
+        max_new_tokens: int = 20,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: int | None = None,
+    ) -> Generated:
+        """Continue a prompt under interventions and without, see `pie_fast.intervene`."""
+        return generate(
+            self,
+            prompt,
+            interventions,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop=stop,
+        )
+
     def _globals(self, features: Sequence[FeatureId]) -> NDArray[np.int64]:
         for feature in features:
             self.clt.check_feature(feature.layer, feature.index)
@@ -353,7 +398,7 @@ def load_model(
     device: str = "auto",
     dtype: torch.dtype | None = None,
     tokenizer: Any = None,
-    ignore_positions: int | None = None,
+    ignore_positions: int | str | None = None,
     lazy_encoder: bool = False,
 ) -> ReplacementModel:
     """Put a language model and its CLT together.
@@ -365,15 +410,17 @@ def load_model(
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: Of the model; float32 when None. The CLT computes in float32.
         tokenizer: With a HuggingFace model object only.
-        ignore_positions: See `Replacer`.
+        ignore_positions: Which first positions have no features: `auto` (also None), the BOS;
+            `circuit-tracer`, as it does; or how many. See `pie_fast.positions`.
         lazy_encoder: Read encoders of a `clt` on disk at every use, layer by layer, and hold none
             in memory. Decoders are read by rows unless they are small.
 
     Raises:
         CheckpointError: A checkpoint is missing or broken, or the two do not fit each other.
-        PieFastError: Unknown device.
+        PieFastError: Unknown device, or `ignore_positions` that there is not.
     """
     where = resolve_device(device)
+    check_ignored(ignore_positions)
     if not isinstance(clt, Clt):
         # Before the model: a wrong CLT should not cost the time a model takes to boot.
         clt = load_clt(clt, device=where, lazy_encoder=lazy_encoder)

@@ -273,6 +273,7 @@ class _Stages:
             "n_selection": len(behavior.selection),
             "behavior_hash": behavior.hash,
             **self.switches[name].to_dict(),
+            "ignore_positions": self.model.ignore_positions,
         }
 
     def _told_front(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
 from pie_fast.attribution import run_metric
@@ -22,24 +21,6 @@ PROMPTS = random_prompts(3)
 POOL = [1, 5, 9, 20, 48 + 2, 48 + 7, 48 + 30, 96 + 4, 96 + 11, 96 + 40]
 
 
-def random_llama() -> LlamaForCausalLM:
-    """Another architecture: RMSNorm, rotary positions, gated MLPs."""
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=tiny.VOCAB,
-        hidden_size=tiny.D_MODEL,
-        intermediate_size=48,
-        num_hidden_layers=tiny.N_LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=tiny.N_CTX,
-        bos_token_id=0,
-        eos_token_id=0,
-        initializer_range=0.2,
-    )
-    return LlamaForCausalLM(config)
-
-
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def model(
     request: pytest.FixtureRequest, tiny_model: ReplacementModel, tiny_folders: tuple[Path, Path]
@@ -47,7 +28,7 @@ def model(
     if request.param == "gpt2":
         return tiny_model
     tokenizer = tiny_model.host.bridge.tokenizer
-    return load_model(random_llama(), str(tiny_folders[1]), tokenizer=tokenizer, device="cpu")
+    return load_model(tiny.random_llama(), str(tiny_folders[1]), tokenizer=tokenizer, device="cpu")
 
 
 def rows_of(n: int, layers: list[int], pool: Pool) -> torch.Tensor:

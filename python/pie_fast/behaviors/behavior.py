@@ -12,7 +12,7 @@ from typing import Any, Literal, SupportsIndex, get_args, overload
 
 from pie_fast.errors import BehaviorError
 
-Metric = Literal["logit-diff", "logprob", "prob-diff", "kl"]
+Metric = Literal["logit-diff", "logprob", "prob-diff", "kl", "logit"]
 
 #: the metrics a behaviour can be measured by
 METRICS: tuple[str, ...] = get_args(Metric)

@@ -7,7 +7,15 @@ from typing import cast
 
 import typer
 
-from pie_fast.cli import converting, discovering, models, saved, selecting, sharing
+from pie_fast.cli import (
+    converting,
+    discovering,
+    intervening,
+    models,
+    saved,
+    selecting,
+    sharing,
+)
 from pie_fast.errors import PieFastError
 
 # Help without rich: its markdown renderer alone takes longer to import than everything else here.
@@ -21,6 +29,7 @@ app = typer.Typer(
 discovering.register(app)
 sharing.register(app)
 models.register(app)
+intervening.register(app)
 selecting.register(app)
 saved.register(app)
 converting.register(app)

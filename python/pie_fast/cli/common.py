@@ -13,6 +13,7 @@ import typer
 
 from pie_fast.gradients import GRADIENTS
 from pie_fast.method_names import METHODS
+from pie_fast.positions import check_ignored
 
 if TYPE_CHECKING:
     from pie_fast.behaviors import Behavior
@@ -61,6 +62,7 @@ class Metric(StrEnum):
     logit_diff = "logit-diff"
     logprob = "logprob"
     prob_diff = "prob-diff"
+    logit = "logit"
 
 
 class Split(StrEnum):
@@ -105,6 +107,11 @@ class Bonus(StrEnum):
     sum = "sum"
 
 
+def _check_ignored(text: str) -> str:
+    check_ignored(text)
+    return text
+
+
 def at_least(low: float) -> Callable[[Any], Any]:
     """An option's lower end; unlike typer's own `min`, its error tells the value."""
 
@@ -135,6 +142,15 @@ JsonOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of prompts and random choices.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+IgnoreOption = Annotated[
+    str,
+    typer.Option(
+        "--ignore-positions",
+        callback=_check_ignored,
+        metavar="auto|circuit-tracer|N",
+        help="First positions without features: the BOS, circuit-tracer's, or so many.",
+    ),
+]
 PromptsOption = Annotated[
     int | None,
     typer.Option("--prompts", callback=at_least(2), help="Prompts in both splits together."),
@@ -181,7 +197,13 @@ def open_noting(path: Path) -> FeatureDump:
 
 
 def load(
-    model: str, clt: str, behaviors: Sequence[str], device: str, n_prompts: int | None, seed: int
+    model: str,
+    clt: str,
+    behaviors: Sequence[str],
+    device: str,
+    n_prompts: int | None,
+    seed: int,
+    ignore_positions: str = "auto",
 ) -> tuple[ReplacementModel, list[Behavior]]:
     """A model and behaviours that it can read; what is cheap to check is checked first."""
     from pie_fast.behaviors import check_known, load_behavior
@@ -190,7 +212,7 @@ def load(
         check_known(name)
     from pie_fast.replacement_model import load_model
 
-    loaded = load_model(model, clt, device=device)
+    loaded = load_model(model, clt, device=device, ignore_positions=ignore_positions)
     host = loaded.host
     found = [
         load_behavior(name, tokenizer=host.tokenizer, n_prompts=n_prompts, seed=seed)

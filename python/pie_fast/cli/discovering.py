@@ -23,6 +23,7 @@ from pie_fast.cli.common import (
     Form,
     Gradient,
     GradientOption,
+    IgnoreOption,
     JsonOption,
     Method,
     MetricOption,
@@ -194,6 +195,7 @@ def discover(
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    ignore_positions: IgnoreOption = "auto",
     force: ForceOption = False,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
@@ -229,6 +231,7 @@ def discover(
         },
         method_options=method_option or [],
         device=device,
+        ignore_positions=ignore_positions,
         n_prompts=prompts,
         force=force,
         resume=resume,
@@ -250,6 +253,7 @@ def _discover(
     force: bool,
     resume: bool,
     as_json: bool,
+    ignore_positions: str = "auto",
 ) -> None:
     from pie_fast.outputs import check_new_folder
 
@@ -267,7 +271,8 @@ def _discover(
         chosen = replace(chosen, method_options=read)
     reporter = Reporter(visible=terminal(), notes=True)
     with reporter.stage("load"):
-        loaded, (found,) = load(model, clt, [behavior], device, n_prompts, options["seed"])
+        seed = options["seed"]
+        loaded, (found,) = load(model, clt, [behavior], device, n_prompts, seed, ignore_positions)
     result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)
     if as_json:
         print_json({**result, "folder": str(out)})

@@ -22,6 +22,7 @@ from pie_fast.cli.common import (
     Frozen,
     Gradient,
     GradientOption,
+    IgnoreOption,
     JsonOption,
     KlDirection,
     MetricOption,
@@ -60,6 +61,7 @@ def capture(
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    ignore_positions: IgnoreOption = "auto",
     force: ForceOption = False,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
@@ -73,7 +75,7 @@ def capture(
 
     if not resume:
         check_absent(out, force=force, or_else=", or --resume to go on with it")
-    loaded, (found,) = load(model, clt, [behavior], device, prompts, seed)
+    loaded, (found,) = load(model, clt, [behavior], device, prompts, seed, ignore_positions)
     switches = Switches(baseline.value) if baseline else default_switches(found)
     reporter = Reporter(visible=terminal())
     with reporter.stage("capture") as advance:
@@ -146,7 +148,8 @@ def synergy(
         f"{min(n_prompts, opened.n_prompts)} prompts",
         err=True,
     )
-    loaded = load_model(model, clt, device=device)
+    ignore = opened.manifest.get("ignore_positions")
+    loaded = load_model(model, clt, device=device, ignore_positions=ignore)
     reporter = Reporter(visible=terminal())
     with reporter.stage("synergy") as advance:
         matrix = measure_dump_synergy(
@@ -196,6 +199,7 @@ def evaluate(
     prompts: PromptsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    ignore_positions: IgnoreOption = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep the figures here.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -210,7 +214,7 @@ def evaluate(
     if out is not None:
         check_absent(out, force=force)
     chosen = read_features(features)
-    loaded, (found,) = load(model, clt, [behavior], device, prompts, seed)
+    loaded, (found,) = load(model, clt, [behavior], device, prompts, seed, ignore_positions)
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)
     switches = Switches(

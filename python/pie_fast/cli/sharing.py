@@ -14,6 +14,7 @@ from pie_fast.cli.common import (
     CltOption,
     DeviceOption,
     ForceOption,
+    IgnoreOption,
     JsonOption,
     ModelOption,
     OutOption,
@@ -74,6 +75,7 @@ def shared(
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    ignore_positions: IgnoreOption = "auto",
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,7 +89,7 @@ def shared(
 
     reporter = Reporter(visible=terminal())
     with reporter.stage("load"):
-        loaded, found = load(model, clt, behavior, device, prompts, seed)
+        loaded, found = load(model, clt, behavior, device, prompts, seed, ignore_positions)
     result = discover_shared(
         loaded,
         found,

@@ -81,7 +81,7 @@ class Host:
     def run(
         self,
         tokens: Tensor,
-        answer_position: Tensor,
+        answer_position: Tensor | None,
         hooks: list[tuple[str, Hook]],
         *,
         skip_mlps: Collection[int] = (),
@@ -91,25 +91,25 @@ class Host:
 
         Args:
             tokens: `[n, n_pos]`.
-            answer_position: `[n]`, the position whose logits are wanted.
+            answer_position: `[n]`, the position whose logits are wanted; None for every position.
             hooks: Full hook names with what to call there, in order of the pass.
             skip_mlps: Layers whose MLPs are stepped over; a hook must then replace their outputs.
             start: Step over the blocks below this one; what enters it must then be replaced by a
                 hook. (TransformerLens' `start_at_layer` computes them and drops the outcome.)
 
         Returns:
-            `[n, vocab]` float32 logits.
+            `[n, vocab]` float32 logits, `[n, n_pos, vocab]` of every position.
         """
         rows = torch.arange(len(tokens), device=tokens.device)
 
         def at_answer(x: Tensor) -> Tensor:
-            return x[rows, answer_position][:, None]
+            return x if answer_position is None else x[rows, answer_position][:, None]
 
         points = [(name, _without_name(hook)) for name, hook in hooks]
         points.append(("unembed.hook_in", _without_name(at_answer)))
         with self.bridge.hooks(fwd_hooks=points), self._stepped_over(skip_mlps, start):
             logits: Tensor = self.bridge(tokens, return_type="logits")
-        answers: Tensor = logits[:, 0].float()
+        answers: Tensor = (logits if answer_position is None else logits[:, 0]).float()
         return answers
 
     def unembedding(self) -> Tensor:

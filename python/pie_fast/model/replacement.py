@@ -35,6 +35,7 @@ from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
 from pie_fast.model.settings import Switches
 from pie_fast.model.state import Prefix, Run, Setup
+from pie_fast.positions import check_ignored, n_ignored
 
 
 class Replacer:
@@ -43,15 +44,15 @@ class Replacer:
     Attributes:
         host: The language model.
         clt: The transcoder.
-        ignore_positions: That many first positions of a prompt keep the model's own MLP output,
-            and have no features. None: 1 for prompts that start with the BOS, else 0.
+        ignore_positions: Which first positions of a prompt keep the model's own MLP output, and
+            have no features: `auto`, `circuit-tracer` or a number, see `pie_fast.positions`.
         spent: Prompts that have run so far, forward and backward.
     """
 
-    def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | None = None) -> None:
+    def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | str | None = None) -> None:
         self.host = host
         self.clt = clt.for_layers(host.n_layers) if clt.partial else clt
-        self.ignore_positions = ignore_positions
+        self.ignore_positions = check_ignored(ignore_positions)
         self.spent = Cost()
         self._means: dict[tuple[tuple[int, ...], ...], tuple[Columns, ...]] = {}
         _check_fit(host, self.clt)
@@ -69,8 +70,9 @@ class Replacer:
     def ignored(self, batch: Batch) -> Tensor:
         """`[batch, n_pos]` bool: positions that are left to the model's own MLPs."""
         at = torch.arange(batch.tokens.shape[1], device=self.device)
-        if self.ignore_positions is not None:
-            return (at < self.ignore_positions).expand(batch.tokens.shape)
+        n = n_ignored(self.ignore_positions, self.host.name)
+        if n is not None:
+            return (at < n).expand(batch.tokens.shape)
         starts = batch.tokens[:, :1] == (-1 if self.host.bos is None else self.host.bos)
         return starts & (at == 0)
 
@@ -185,9 +187,14 @@ class Replacer:
             elif gradient is not None and not RULES[gradient].features:
                 hooks.append((write_hook, Tensor.detach))  # an MLP of the model's own
         hooks += self._attention_hooks(setup, n_sets, gradient)
+        uncapped: list[Tensor] = []
+        if gradient is not None and not RULES[gradient].softcap:
+            hooks.append(("unembed.hook_out", uncapped.append))
         self.spent += Cost(forward=len(tokens))
         with torch.set_grad_enabled(gradient is not None):
             logits = self.host.run(tokens, at, hooks, skip_mlps=self.clt.covered, start=start)
+        for logits_before in uncapped:
+            logits = _straight_through(logits, logits_before[:, 0].float())
         return Run(
             logits.view(n_sets, len(setup.batch), -1),
             tuple(assembly.terms),
@@ -302,6 +309,11 @@ def _no_features(x: Tensor) -> Columns:
 
 def _per_set(x: Tensor, n_sets: int) -> Tensor:
     return x.repeat(n_sets, *[1] * (x.dim() - 1))
+
+
+def _straight_through(values: Tensor, gradient: Tensor) -> Tensor:
+    """One tensor's values, exactly, with the gradient of another that is equal or close to it."""
+    return values.detach() + (gradient - gradient.detach())
 
 
 def _constant(value: Tensor) -> Hook:

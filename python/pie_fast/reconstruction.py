@@ -1,0 +1,116 @@
+"""Does the CLT fit the tensors that it is hooked to? Its reconstruction error on some prompts.
+
+A hook's name does not settle which tensor a CLT was trained on: GPT-2's `ln2.hook_normalized` is
+before the gain of the norm in TransformerLens and after it for some trainers. The error settles it.
+As a fraction of the variance it is below 1 where features read what they were trained on, and far
+above where they do not; then every other tensor that features could read and write is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from pie_fast.behaviors import Prompt, check_prompts
+from pie_fast.errors import BehaviorError
+from pie_fast.model import Replacer, Switches, make_batch, other_sites
+
+#: unexplained variance from which on the CLT is taken to be hooked to the wrong tensors
+BAD = 0.9
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a CLT misses of the MLP outputs.
+
+    Attributes:
+        read_hook, write_hook: As the CLT names them.
+        unexplained: Fraction of the variance of the MLP outputs that it misses, the median of the
+            layers; 0 is a perfect CLT, 1 is one that writes the mean.
+        by_layer: The same of each layer.
+        n_prompts: That it was measured on.
+        others: With other hooks, (read, write, unexplained), the best first; empty where the
+            CLT's own do well.
+    """
+
+    read_hook: str
+    write_hook: str
+    unexplained: float
+    by_layer: tuple[float, ...]
+    n_prompts: int
+    others: tuple[tuple[str, str, float], ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell a user, None where the CLT does well."""
+        if self.unexplained < BAD:
+            return None
+        said = (
+            f"the CLT reads {self.read_hook} and writes {self.write_hook}, and leaves "
+            f"{self.unexplained:.0%} of the variance there unexplained (median of "
+            f"{len(self.by_layer)} layers, {self.n_prompts} prompts)"
+        )
+        tried = ", ".join(f"{r} -> {w} {value:.0%}" for r, w, value in self.others[:3])
+        if self.others and self.others[0][2] < BAD:
+            return f"{said}; it was probably trained on other hooks: {tried}"
+        return f"{said}; no other hooks do better: is it the CLT of this model?"
+
+    def to_dict(self) -> dict[str, object]:
+        """For results."""
+        return {
+            "read_hook": self.read_hook,
+            "write_hook": self.write_hook,
+            "unexplained": self.unexplained,
+            "by_layer": list(self.by_layer),
+            "n_prompts": self.n_prompts,
+            "others": [
+                {"read_hook": r, "write_hook": w, "unexplained": value}
+                for r, w, value in self.others
+            ],
+        }
+
+
+def measure_reconstruction(model: Replacer, prompts: Sequence[Prompt]) -> Reconstruction:
+    """Measure what the CLT misses, and where it misses nearly all, what it would at other hooks.
+
+    Runs one batch of all prompts, so a few are enough; up to six where the CLT does badly.
+
+    Args:
+        model: The replacement model.
+        prompts: One batch of them.
+
+    Raises:
+        BehaviorError: There are no prompts, or the model cannot read one.
+    """
+    if not prompts:
+        raise BehaviorError("there are 0 prompts; at least 1 is needed")
+    check_prompts(prompts, model.host.vocab_size, model.host.n_ctx)
+    clt = model.clt
+    by_layer = _unexplained(model, prompts)
+    found = float(np.median(by_layer))
+    others = []
+    if found >= BAD:
+        known = model.host.block_points
+        for read, write in other_sites(clt.read_hook, clt.write_hook, known):
+            moved = replace(clt, read_hook=read, write_hook=write)
+            hooked = Replacer(model.host, moved, ignore_positions=model.ignore_positions)
+            others.append((read, write, float(np.median(_unexplained(hooked, prompts)))))
+    others.sort(key=lambda other: other[2])
+    return Reconstruction(
+        clt.read_hook, clt.write_hook, found, by_layer, len(prompts), tuple(others)
+    )
+
+
+def _unexplained(model: Replacer, prompts: Sequence[Prompt]) -> tuple[float, ...]:
+    """Of each layer, over the positions that have features; 0 where nothing varies."""
+    setup = model.prepare(make_batch(prompts, model.device), Switches("zero"))
+    found = []
+    for own, missed in zip(setup.mlp_out, setup.error, strict=True):
+        kept = own[setup.counted].float()
+        spread = (kept - kept.mean(0)).square().sum()
+        missing = missed[setup.counted].square().sum()
+        found.append(torch.where(spread > 0, missing / spread, 0.0))
+    return tuple(torch.stack(found).tolist())

@@ -47,8 +47,7 @@ _GROUPED = {
 _WINDOWED = {
     "query_pre_attn_scalar": 10,
     "sliding_window": 4,
-    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]
-    + ["sliding_attention"],
+    "layer_types": [f"{kind}_attention" for kind in ("sliding", "sliding", "full", "sliding")],
 }
 
 CONFIGS: dict[str, Callable[[], Any]] = {

@@ -21,8 +21,8 @@ The pattern and the values are one such product, queries and keys in the scores 
 1/2 flows through the values and 1/4 through queries and keys each. Where patterns are frozen to the
 clean run's (`attention="freeze"`) there is one factor only, and `gim` is `relp`.
 
-Norms of queries and keys (Gemma 3, Qwen 3) count as norms wherever patterns are differentiated, norms
-behind the MLP (Gemma 2 and 3) where features write before them.
+Norms of queries and keys (Gemma 3, Qwen 3) count as norms wherever patterns are differentiated, and
+so do those behind the MLP (Gemma 2 and 3) where features write before them.
 
 The final softcap of Gemma 2 is part of the model under every rule: metrics are of the logits that
 the model gives, and their gradient goes through it. circuit-tracer injects its gradient before the

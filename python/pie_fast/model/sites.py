@@ -4,8 +4,8 @@
     ln2.hook_normalized           that norm's output before its gain (and bias)
     ln2.hook_out, mlp.hook_in     its output, which the MLP reads
     mlp.hook_out                  what the MLP module returns
-    hook_mlp_out                  what is added to the residual stream: on models with a norm behind
-                                  the MLP (Gemma 2 and 3) that norm's output, elsewhere `mlp.hook_out`
+    hook_mlp_out                  what is added to the residual stream: `mlp.hook_out`, or, where a
+                                  norm stands behind the MLP (Gemma 2 and 3), that norm's output
 
 The names are TransformerLens', as circuit-tracer has them. Some CLTs were trained on another tensor
 than their hook's name says (`ln2.hook_normalized` after the gain, say): `pie_fast.reconstruction`
@@ -14,17 +14,17 @@ finds that out.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set
 
 from pie_fast.errors import CheckpointError
 
-#: CLT's name -> the bridge's; the bridge has `hook_mlp_in` on request only
+#: CLT's name -> the bridge's, one for each tensor; the bridge fires `hook_mlp_in` on request only
 _READS = {
     "hook_resid_mid": "hook_resid_mid",
     "hook_mlp_in": "hook_resid_mid",
-    "ln2.hook_in": "ln2.hook_in",
+    "ln2.hook_in": "hook_resid_mid",
     "ln2.hook_normalized": "ln2.hook_normalized",
-    "ln2.hook_out": "ln2.hook_out",
+    "ln2.hook_out": "mlp.hook_in",
     "mlp.hook_in": "mlp.hook_in",
 }
 
@@ -39,7 +39,7 @@ WRITE_SITES = ("hook_mlp_out", "mlp.hook_out")
 _POST_NORM = "ln2_post.hook_out"
 
 
-def resolve_sites(read: str, write: str, known: Collection[str], model: str) -> tuple[str, str]:
+def resolve_sites(read: str, write: str, known: Set[str], model: str) -> tuple[str, str]:
     """The hook points of a block, without `blocks.{l}.`, that a CLT's two hook names mean.
 
     Args:
@@ -54,7 +54,7 @@ def resolve_sites(read: str, write: str, known: Collection[str], model: str) -> 
     tables = ((read, _READS, "read"), (write, _WRITES, "write"))
     points = []
     for name, table, verb in tables:
-        if table.get(name) not in known:
+        if not {name, table.get(name)} <= known:
             reads, writes = ([n for n, p in t.items() if p in known] for t in (_READS, _WRITES))
             raise CheckpointError(
                 f"the CLT's features {verb} hook {name!r}, which {model} does not have as such; "
@@ -64,13 +64,8 @@ def resolve_sites(read: str, write: str, known: Collection[str], model: str) -> 
     return points[0], points[1]
 
 
-def other_sites(read: str, write: str, known: Collection[str]) -> list[tuple[str, str]]:
+def other_sites(read: str, write: str, known: Set[str]) -> list[tuple[str, str]]:
     """Every other pair of tensors that a CLT can have been trained on in such a block."""
     writes = WRITE_SITES if _POST_NORM in known else (write,)
-    here = {(_READS[r], w) for r, w in ((read, write),)}
-    return [
-        (r, w)
-        for r in READ_SITES
-        for w in writes
-        if _READS[r] in known and (_READS[r], w) not in here
-    ]
+    mine = _READS[read], write
+    return [(r, w) for r in READ_SITES for w in writes if r in known and (r, w) != mine]

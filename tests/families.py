@@ -111,7 +111,13 @@ def write_model(folder: Path, family: str) -> Path:
 
 
 def write_clt(
-    folder: Path, read: str, write: str, *, n_layers: int = N_LAYERS, d_model: int = D_MODEL
+    folder: Path,
+    read: str,
+    write: str,
+    *,
+    n_layers: int = N_LAYERS,
+    d_model: int = D_MODEL,
+    n_features: int = N_FEATURES,
 ) -> Path:
     """A random JumpReLU CLT in the circuit-tracer layout, between the hooks named."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,12 +128,12 @@ def write_clt(
 
     for layer in range(n_layers):
         encoder = {
-            f"W_enc_{layer}": randn(N_FEATURES, d_model, scale=d_model**-0.5),
-            f"b_enc_{layer}": randn(N_FEATURES, scale=0.2) - 0.3,
+            f"W_enc_{layer}": randn(n_features, d_model, scale=d_model**-0.5),
+            f"b_enc_{layer}": randn(n_features, scale=0.2) - 0.3,
             f"b_dec_{layer}": randn(d_model, scale=0.1),
-            f"threshold_{layer}": torch.rand(N_FEATURES, generator=generator) * 0.4,
+            f"threshold_{layer}": torch.rand(n_features, generator=generator) * 0.4,
         }
-        decoder = {f"W_dec_{layer}": randn(N_FEATURES, n_layers - layer, d_model, scale=0.15)}
+        decoder = {f"W_dec_{layer}": randn(n_features, n_layers - layer, d_model, scale=0.15)}
         save_file(encoder, folder / f"W_enc_{layer}.safetensors")
         save_file(decoder, folder / f"W_dec_{layer}.safetensors")
     (folder / "config.yaml").write_text(

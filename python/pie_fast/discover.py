@@ -28,7 +28,7 @@ from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
 from pie_fast.progress import Reporter
-from pie_fast.reconstruction import measure_reconstruction
+from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
 from pie_fast.selecting import Selecting
 from pie_fast.selectors import Ranked, selector_orders
 
@@ -72,7 +72,7 @@ def discover(
     """
     reporter = reporter or Reporter()
     with new_folder(out, force=force, resume=resume) as folder:
-        fit = measure_reconstruction(model, split_prompts(behavior, "selection")[: plan.batch_size])
+        fit = measure_reconstruction(model, split_prompts(behavior, "selection")[:LOOKED_AT])
         if fit.warning is not None:
             reporter.note(fit.warning)
         stages = _Stages(model, behavior, plan, folder, reporter)

@@ -2,8 +2,8 @@
 
 A hook's name does not settle which tensor a CLT was trained on: GPT-2's `ln2.hook_normalized` is
 before the gain of the norm in TransformerLens and after it for some trainers. The error settles it.
-As a fraction of the variance it is below 1 where features read what they were trained on, and far
-above where they do not; then every other tensor that features could read and write is tried.
+As a fraction of the variance it is small where features read and write what they were trained on;
+where it is not, every other tensor that they could read and write is tried.
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from pie_fast.behaviors import Prompt, check_prompts
 from pie_fast.errors import BehaviorError
 from pie_fast.model import Replacer, Switches, make_batch, other_sites
 
-#: unexplained variance from which on the CLT is taken to be hooked to the wrong tensors
-BAD = 0.9
+#: unexplained variance from which on other hooks are tried, and from which on the CLT does not fit
+LOOK, BAD = 0.25, 0.9
+
+#: other hooks that leave at most this share of it unexplained are taken to be the right ones
+BETTER = 0.8
+
+#: prompts that commands measure it on
+LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Reconstruction:
         by_layer: The same of each layer.
         n_prompts: That it was measured on.
         others: With other hooks, (read, write, unexplained), the best first; empty where the
-            CLT's own do well.
+            CLT's own leave less than `LOOK`.
     """
 
     read_hook: str
@@ -46,15 +52,16 @@ class Reconstruction:
     @property
     def warning(self) -> str | None:
         """What to tell a user, None where the CLT does well."""
-        if self.unexplained < BAD:
+        better = bool(self.others) and self.others[0][2] <= BETTER * self.unexplained
+        if self.unexplained < BAD and not better:
             return None
         said = (
             f"the CLT reads {self.read_hook} and writes {self.write_hook}, and leaves "
             f"{self.unexplained:.0%} of the variance there unexplained (median of "
             f"{len(self.by_layer)} layers, {self.n_prompts} prompts)"
         )
-        tried = ", ".join(f"{r} -> {w} {value:.0%}" for r, w, value in self.others[:3])
-        if self.others and self.others[0][2] < BAD:
+        if better and self.others[0][2] < BAD:
+            tried = ", ".join(f"{r} -> {w} {value:.0%}" for r, w, value in self.others[:3])
             return f"{said}; it was probably trained on other hooks: {tried}"
         return f"{said}; no other hooks do better: is it the CLT of this model?"
 
@@ -74,9 +81,10 @@ class Reconstruction:
 
 
 def measure_reconstruction(model: Replacer, prompts: Sequence[Prompt]) -> Reconstruction:
-    """Measure what the CLT misses, and where it misses nearly all, what it would at other hooks.
+    """Measure what the CLT misses, and where that is much, what it would miss at other hooks.
 
-    Runs one batch of all prompts, so a few are enough; up to six where the CLT does badly.
+    Runs all prompts as one batch: once, and up to five times more where the CLT misses much. A few
+    prompts are enough.
 
     Args:
         model: The replacement model.
@@ -92,7 +100,7 @@ def measure_reconstruction(model: Replacer, prompts: Sequence[Prompt]) -> Recons
     by_layer = _unexplained(model, prompts)
     found = float(np.median(by_layer))
     others = []
-    if found >= BAD:
+    if found >= LOOK:
         known = model.host.block_points
         for read, write in other_sites(clt.read_hook, clt.write_hook, known):
             moved = replace(clt, read_hook=read, write_hook=write)

@@ -70,14 +70,14 @@ def capture(
     from pie_fast.model import Switches
     from pie_fast.outputs import check_absent
     from pie_fast.progress import Reporter
-    from pie_fast.reconstruction import measure_reconstruction
+    from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
 
     if not resume:
         check_absent(out, force=force, or_else=", or --resume to go on with it")
     loaded, found = load(model, clt, behavior, device, prompts, seed)
     switches = Switches(baseline.value) if baseline else default_switches(found)
     reporter = Reporter(visible=terminal(), notes=True)
-    fit = measure_reconstruction(loaded, split_prompts(found, split.value)[:batch_size])
+    fit = measure_reconstruction(loaded, split_prompts(found, split.value)[:LOOKED_AT])
     if fit.warning is not None:
         reporter.note(fit.warning)
     with reporter.stage("capture") as advance:

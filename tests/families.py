@@ -19,12 +19,15 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM as HfModel
 from transformers import (
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
+    SiglipVisionConfig,
 )
+from transformers import Gemma3ForConditionalGeneration as HfMultimodal
 
 N_LAYERS, D_MODEL, N_FEATURES, VOCAB, N_CTX = 4, 32, 40, 100, 40
 
@@ -106,6 +109,30 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
 def write_model(folder: Path, family: str) -> Path:
     """The checkpoint of `new_model`, with a tokenizer."""
     new_model(family).save_pretrained(folder)
+    new_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_multimodal_gemma3(folder: Path) -> Path:
+    """A Gemma 3 as the larger ones are published: with a (tiny) vision tower."""
+    torch.manual_seed(0)
+    vision = SiglipVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+    )
+    config = Gemma3Config(
+        text_config=CONFIGS["gemma3"]().to_dict(),
+        vision_config=vision.to_dict(),
+        mm_tokens_per_image=4,
+        image_token_index=99,
+        boi_token_index=98,
+        eoi_token_index=97,
+    )
+    HfMultimodal(config).save_pretrained(folder)
     new_tokenizer().save_pretrained(folder)
     return folder
 

@@ -6,7 +6,8 @@
     relp-ah   norm scales and attention patterns  (RelP: the LN and the AH rule)
     gim       norm scales; attention as below     (GIM, arXiv 2505.17630)
 
-A rule changes the backward pass only, never a value of the forward pass.
+A rule changes the backward pass only, never a value of the forward pass. (A CLT that reads
+`ln2.hook_normalized` of an RMSNorm excepted: what it reads differs by rounding in float32.)
 
 RelP's rule for an activation is f(x) / x in place of f'(x). A JumpReLU is the identity above its
 threshold and 0 below, where both are the same, so features need nothing; and the features stand

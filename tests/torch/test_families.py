@@ -324,6 +324,18 @@ def test_live_objects_keep_their_dtype(world: World) -> None:
         load_model(families.new_model(world.family), world.model.clt, device="cpu")
 
 
+def test_the_text_side_of_a_multimodal_gemma(tmp_path: Path) -> None:
+    folder = families.write_multimodal_gemma3(tmp_path / "model")
+    clt = families.write_clt(tmp_path / "clt", *families.HOOKS["gemma3"])
+    model, prompts = load_model(str(folder), str(clt), device="cpu"), some_prompts()
+    setup = model.prepare(make_batch(prompts, model.device), Switches("zero"))
+    plain = families.HfMultimodal.from_pretrained(folder).eval()
+    with torch.no_grad():
+        own = [plain(torch.tensor([p.tokens])).logits[0, p.answer_position] for p in prompts]
+    for logits in (setup.logits, model.run(setup).logits[0]):
+        torch.testing.assert_close(logits, torch.stack(own), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "name", ["mlp.hook_sideways", "mlp.hook_post", "attn.hook_z", "layers.0.mlp", "hook_out"]
 )

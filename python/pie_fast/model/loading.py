@@ -63,9 +63,10 @@ def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
         if isinstance(model, torch.nn.Module):
             if tokenizer is None:
                 raise PieFastError("a HuggingFace model object needs tokenizer=...")
-            name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
-            if not model.config.architectures:  # as saving it would: the bridge looks there
-                model.config.architectures = [type(model).__name__]
+            config: Any = model.config
+            name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
+            if not config.architectures:  # as saving it would: the bridge looks there
+                config.architectures = [type(model).__name__]
             ready, theirs = model.to(device), _as_it_is(tokenizer)
             booted = _boot(TransformerBridge, name, ready, theirs, device, dtype)
             return Host(booted, name, tokenizer)

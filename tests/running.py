@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,25 @@ N_SELECTION, N_HELD_OUT, BUDGET = 8, 4, 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """What a command did.
+
+    Attributes:
+        stderr: Without what it says of the CLT's fit: nearly all CLTs of tests are random.
+        fit_note: That.
+    """
 
     code: int
     stdout: str
     stderr: str
+    fit_note: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, code: int, stdout: str, stderr: str) -> Outcome:
+        """From all that was written."""
+        lines = stderr.splitlines(keepends=True)
+        fit = [line for line in lines if line.startswith("pie-fast: note: the CLT reads ")]
+        rest = [line for line in lines if line not in fit]
+        return cls(code, stdout, "".join(rest), "".join(fit))
 
     @property
     def json(self) -> dict[str, Any]:
@@ -74,7 +88,7 @@ def run_cli(*args: object) -> Outcome:
             main()
     code = exit_.value.code
     assert isinstance(code, int)
-    return Outcome(code, out.getvalue(), err.getvalue())
+    return Outcome.of(code, out.getvalue(), err.getvalue())
 
 
 def write_behavior(path: Path, n_selection: int, n_held_out: int, **of_prompts: Any) -> Path:

@@ -53,6 +53,7 @@ _PUBLIC = {
     "load_behavior": "behaviors",
     "load_model": "replacement_model",
     "measure_behavioral_importance": "pie",
+    "measure_reconstruction": "reconstruction",
     "missed_mass": "missed",
     "open_dump": "dump",
     "pair_synergy": "synergy_stats",

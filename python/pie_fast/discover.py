@@ -18,6 +18,7 @@ from pie_fast._native import __version__ as pie_fast_version
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.budget import BudgetChoice, choose_budget
+from pie_fast.capture import split_prompts
 from pie_fast.errors import BehaviorError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.interpret import interpret_features
@@ -27,6 +28,7 @@ from pie_fast.model import Replacer
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
 from pie_fast.progress import Reporter
+from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
 from pie_fast.selecting import Selecting
 from pie_fast.selectors import Ranked, selector_orders
 
@@ -70,6 +72,9 @@ def discover(
     """
     reporter = reporter or Reporter()
     with new_folder(out, force=force, resume=resume) as folder:
+        fit = measure_reconstruction(model, split_prompts(behavior, "selection")[:LOOKED_AT])
+        if fit.warning is not None:
+            reporter.note(fit.warning)
         stages = _Stages(model, behavior, plan, folder, reporter)
         chosen = stages.select()
         result: dict[str, Any] = {
@@ -82,6 +87,7 @@ def discover(
             "cost": chosen.cost,
             "budget_choice": stages.choice and stages.choice.to_dict(),
             "curves": stages.curves() if plan.curve else {},
+            "reconstruction": fit.to_dict(),
             "n_interpreted": len(chosen.ids),
             "n_active": stages.n_active,
             "n_dictionary": model.clt.n_layers * model.clt.n_features,

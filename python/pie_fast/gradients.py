@@ -7,7 +7,8 @@
     relp-ah   norm scales and attention patterns  (RelP: the LN and the AH rule)
     gim       norm scales; attention as below     (GIM, arXiv 2505.17630)
 
-A rule changes the backward pass only, never a value of the forward pass.
+A rule changes the backward pass only, never a value of the forward pass. (A CLT that reads
+`ln2.hook_normalized` of an RMSNorm excepted: what it reads differs by rounding in float32.)
 
 RelP's rule for an activation is f(x) / x in place of f'(x). A JumpReLU is the identity above its
 threshold and 0 below, where both are the same, so features need nothing; and the features stand
@@ -22,8 +23,11 @@ The pattern and the values are one such product, queries and keys in the scores 
 1/2 flows through the values and 1/4 through queries and keys each. Where patterns are frozen to the
 clean run's (`attention="freeze"`) there is one factor only, and `gim` is `relp`.
 
-Norms that TransformerLens leaves to the HuggingFace module (RMSNorm) it computes itself where their
-scale is a constant, with a warning; there values differ by rounding.
+Norms of queries and keys (Gemma 3, Qwen 3) count as norms wherever patterns are differentiated, and
+so do those behind the MLP (Gemma 2 and 3) where features write before them.
+
+Metrics are of the logits that the model gives, after the final softcap of Gemma 2. Their gradient
+goes through it, but by `frozen`: circuit-tracer injects its gradient before the softcap.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ class _Clean:
 
 def _sites(model: Replacer) -> tuple[str, str]:
     """The hook points that features read and write."""
-    return model.clt.read_hook, model.clt.write_hook
+    return model.read_hook, model.write_hook
 
 
 def _held_names(model: Replacer, frozen: Sequence[str]) -> list[str]:

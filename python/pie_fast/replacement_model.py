@@ -405,10 +405,11 @@ def load_model(
 
     Args:
         model: A local folder or hub id of a HuggingFace checkpoint, a booted TransformerBridge,
-            or a HuggingFace model (then with its `tokenizer`).
+            or a HuggingFace model (then with its `tokenizer`), which is wrapped in place.
         clt: A local folder, a hub id, or a loaded `Clt`.
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
-        dtype: Of the model; float32 when None. The CLT computes in float32.
+        dtype: Of a checkpoint's model, float32 when None; objects keep theirs. The CLT computes in
+            float32 whatever the model does, and MLP outputs are added up in it and cast once.
         tokenizer: With a HuggingFace model object only.
         ignore_positions: Which first positions have no features: `auto` (also None), the BOS;
             `circuit-tracer`, as it does; or how many. See `pie_fast.positions`.

@@ -16,6 +16,7 @@ def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
     outcome = discovered[1]
     result = outcome.json
     assert outcome.stderr == ""
+    assert "the CLT reads mlp.hook_in and writes hook_mlp_out" in outcome.fit_note
     assert [set(row) for row in result["features"]] == [
         {"layer", "index", "score", "rank", "stability"}
     ] * BUDGET

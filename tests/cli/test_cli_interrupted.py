@@ -62,7 +62,7 @@ def press_ctrl_c(when: Callable[[], bool], *args: object) -> Outcome:
     finally:
         process.kill()
         process.wait()
-    return Outcome(process.returncode, out, err)
+    return Outcome.of(process.returncode, out, err)
 
 
 STOPPED = Outcome(130, "", "pie-fast: stopped\n")

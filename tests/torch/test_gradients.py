@@ -220,7 +220,7 @@ def test_with_frozen_attention_gim_and_relp_are_one(tiny_model: ReplacementModel
 
 
 def test_gim_needs_the_scores() -> None:
-    hooks = dict(backward_hooks(RULES["gim"], [], 1))
+    hooks = dict(backward_hooks(RULES["gim"], {}, 1))
     pattern = torch.ones(1, 1, 2, 2)
     with pytest.raises(CheckpointError, match="gradient 'gim' needs the attention scores"):
         hooks["blocks.0.attn.hook_pattern"](pattern)

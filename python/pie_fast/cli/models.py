@@ -68,16 +68,20 @@ def capture(
 ) -> None:
     """Capture activations and attributions into a feature dump."""
     from pie_fast.capture import capture as run
-    from pie_fast.capture import default_switches
+    from pie_fast.capture import default_switches, split_prompts
     from pie_fast.model import Switches
     from pie_fast.outputs import check_absent
     from pie_fast.progress import Reporter
+    from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
 
     if not resume:
         check_absent(out, force=force, or_else=", or --resume to go on with it")
     loaded, (found,) = load(model, clt, [behavior], device, prompts, seed, ignore_positions)
     switches = Switches(baseline.value) if baseline else default_switches(found)
-    reporter = Reporter(visible=terminal())
+    reporter = Reporter(visible=terminal(), notes=True)
+    fit = measure_reconstruction(loaded, split_prompts(found, split.value)[:LOOKED_AT])
+    if fit.warning is not None:
+        reporter.note(fit.warning)
     with reporter.stage("capture") as advance:
         dump = run(
             loaded,
@@ -97,6 +101,7 @@ def capture(
         "n_prompts": dump.n_prompts,
         "n_entries": int(dump.n_active),
         "n_active_features": len(dump.active_features()),
+        "reconstruction": fit.to_dict(),
         "timings": reporter.timings,
     }
     if as_json:

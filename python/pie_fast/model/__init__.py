@@ -6,6 +6,7 @@ from pie_fast.model.loading import load_host, resolve_device
 from pie_fast.model.pool import Pool
 from pie_fast.model.replacement import Replacer
 from pie_fast.model.settings import Switches
+from pie_fast.model.sites import other_sites
 from pie_fast.model.state import Prefix, Run, Setup
 from pie_fast.model.sweep import sweep
 
@@ -21,6 +22,7 @@ __all__ = [
     "batches",
     "load_host",
     "make_batch",
+    "other_sites",
     "resolve_device",
     "sweep",
 ]

@@ -6,14 +6,13 @@ replaced anyway; so are the blocks below a prefix; and only the answer position 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from pie_fast.errors import CheckpointError
 
 #: what a hook gets and may replace
 Hook = Callable[[Tensor], Tensor | None]
@@ -24,13 +23,13 @@ class Host:
 
     Attributes:
         bridge: The TransformerBridge.
-        tokenizer: The model's own, or None.
+        tokenizer: The model's own (the bridge's, unless another was given), or None.
         n_layers, d_model, n_ctx, vocab_size: Its sizes.
     """
 
-    def __init__(self, bridge: Any, name: str) -> None:
+    def __init__(self, bridge: Any, name: str, tokenizer: Any = None) -> None:
         self.bridge = bridge.eval()
-        self.tokenizer = _usable(bridge.tokenizer)
+        self.tokenizer = _usable(bridge.tokenizer if tokenizer is None else tokenizer)
         self.name = name
         self.n_layers = int(bridge.cfg.n_layers)
         self.d_model = int(bridge.cfg.d_model)
@@ -61,22 +60,21 @@ class Host:
         """Whether the final norm removes the mean of what it reads (LayerNorm, not RMSNorm)."""
         return not self.bridge.ln_final.uses_rms_norm
 
-    def check_hooks(self, names: list[str]) -> None:
-        """Refuse hook points that this architecture does not have.
+    @property
+    def block_points(self) -> set[str]:
+        """Names of the hook points of a block, without `blocks.{l}.`."""
+        first = "blocks.0."
+        return {n.removeprefix(first) for n in self.bridge.hook_dict if n.startswith(first)}
 
-        Raises:
-            CheckpointError: With the hook points of a block that there are.
-        """
-        known = self.bridge.hook_dict
-        for name in names:
-            full = f"blocks.0.{name}"
-            if full not in known:
-                block = sorted(
-                    n.removeprefix("blocks.0.") for n in known if n.startswith("blocks.0.")
-                )
-                raise CheckpointError(
-                    f"the CLT names hook {name!r}, which {self.name} does not have; it has {block}"
-                )
+    @property
+    def norms(self) -> dict[str, Any]:
+        """Every norm of the bridge, by name."""
+        names = [n.rpartition(".") for n in self.bridge.hook_dict]
+        return {
+            name: self.bridge.get_submodule(name)
+            for name, _, point in names
+            if point == "hook_scale"
+        }
 
     def run(
         self,
@@ -98,7 +96,8 @@ class Host:
                 hook. (TransformerLens' `start_at_layer` computes them and drops the outcome.)
 
         Returns:
-            `[n, vocab]` float32 logits, `[n, n_pos, vocab]` of every position.
+            `[n, vocab]` float32 logits, `[n, n_pos, vocab]` of every position, as the model gives
+            them: after the final softcap where it has one.
         """
         rows = torch.arange(len(tokens), device=tokens.device)
 
@@ -107,8 +106,14 @@ class Host:
 
         points = [(name, _without_name(hook)) for name, hook in hooks]
         points.append(("unembed.hook_in", _without_name(at_answer)))
-        with self.bridge.hooks(fwd_hooks=points), self._stepped_over(skip_mlps, start):
-            logits: Tensor = self.bridge(tokens, return_type="logits")
+        with (
+            self.bridge.hooks(fwd_hooks=points),
+            self._stepped_over(skip_mlps, start),
+            warnings.catch_warnings(),
+        ):
+            # of norms whose scale a gradient rule holds; their values are put back
+            warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
+            logits: Tensor = self.bridge(tokens, return_type="logits", use_cache=False)
         answers: Tensor = (logits if answer_position is None else logits[:, 0]).float()
         return answers
 

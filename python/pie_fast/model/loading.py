@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +45,9 @@ def resolve_device(device: str) -> torch.device:
 def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> Host:
     """A host from a folder, a hub id, a booted bridge, or a HuggingFace model and its tokenizer.
 
+    Objects keep their dtype. A HuggingFace model becomes part of the bridge: its modules are
+    wrapped in place and its parameters frozen.
+
     Raises:
         CheckpointError: The checkpoint is missing or broken.
         PieFastError: The object is none of these.
@@ -58,12 +63,25 @@ def load_host(model: Any, tokenizer: Any, device: torch.device, dtype: torch.dty
         if isinstance(model, torch.nn.Module):
             if tokenizer is None:
                 raise PieFastError("a HuggingFace model object needs tokenizer=...")
-            name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
-            return Host(_boot(TransformerBridge, name, model, tokenizer, device, dtype), name)
+            config: Any = model.config
+            name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
+            if not config.architectures:  # as saving it would: the bridge looks there
+                config.architectures = [type(model).__name__]
+            ready, theirs = model.to(device), _as_it_is(tokenizer)
+            booted = _boot(TransformerBridge, name, ready, theirs, device, dtype)
+            return Host(booted, name, tokenizer)
     raise PieFastError(
         f"model is a {type(model).__name__}; must be a folder, a hub id, a TransformerBridge or a "
         f"HuggingFace model"
     )
+
+
+def _as_it_is(tokenizer: Any) -> Any:
+    """A copy that the bridge neither changes nor loads anew from where it came from."""
+    copied = copy.deepcopy(tokenizer)
+    copied.init_kwargs.setdefault("name_or_path", "")
+    copied.init_kwargs["add_bos_token"] = True  # says that nothing is left to do
+    return copied
 
 
 @contextmanager
@@ -110,7 +128,8 @@ def _boot(
                 name, hf_model=model, tokenizer=tokenizer, device=str(device), dtype=dtype
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{name}: the model does not load: {error}") from error
+        said_of_it = textwrap.shorten(str(error), 500)  # TransformerLens lists what it supports
+        raise CheckpointError(f"{name}: the model does not load: {said_of_it}") from error
     for line in "\n".join(said).splitlines():
         if "MISSING" in line or "newly initialized" in line:
             plain = re.sub("\x1b\\[[0-9;]*m", "", line)  # it is coloured on a terminal

@@ -34,6 +34,7 @@ from pie_fast.model.batch import Batch, batches, make_batch
 from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
 from pie_fast.model.settings import Switches
+from pie_fast.model.sites import resolve_sites
 from pie_fast.model.state import Prefix, Run, Setup
 from pie_fast.positions import check_ignored, n_ignored
 
@@ -44,6 +45,7 @@ class Replacer:
     Attributes:
         host: The language model.
         clt: The transcoder.
+        read_hook, write_hook: Hook points of a block that its features read and write.
         ignore_positions: Which first positions of a prompt keep the model's own MLP output, and
             have no features: `auto`, `circuit-tracer` or a number, see `pie_fast.positions`.
         spent: Prompts that have run so far, forward and backward.
@@ -56,6 +58,9 @@ class Replacer:
         self.spent = Cost()
         self._means: dict[tuple[tuple[int, ...], ...], tuple[Columns, ...]] = {}
         _check_fit(host, self.clt)
+        self.read_hook, self.write_hook = resolve_sites(
+            clt.read_hook, clt.write_hook, host.block_points, host.name
+        )
 
     @property
     def device(self) -> torch.device:
@@ -175,18 +180,17 @@ class Replacer:
         kept: dict[int, Prefix] = {}
         tokens = setup.batch.tokens.repeat(n_sets, 1)
         at = setup.batch.answer_position.repeat(n_sets)
-        hooks: list[tuple[str, Hook]] = []
+        hooks = self._attention_hooks(setup, n_sets, gradient)
         if prefix is not None:
             hooks.append((f"blocks.{start}.hook_in", _constant(_per_set(prefix.residual, n_sets))))
         hooks += [(f"blocks.{layer}.hook_in", assembly.keeper(layer, kept)) for layer in keep]
         for layer in range(start, self.clt.n_layers):
-            write_hook = f"blocks.{layer}.{self.clt.write_hook}"
-            hooks.append((f"blocks.{layer}.{self.clt.read_hook}", assembly.reader(layer)))
+            write_hook = f"blocks.{layer}.{self.write_hook}"
+            hooks.append((f"blocks.{layer}.{self.read_hook}", assembly.reader(layer)))
             if layer in self.clt.covered:
                 hooks.append((write_hook, assembly.writer(layer)))
             elif gradient is not None and not RULES[gradient].features:
                 hooks.append((write_hook, Tensor.detach))  # an MLP of the model's own
-        hooks += self._attention_hooks(setup, n_sets, gradient)
         uncapped: list[Tensor] = []
         if gradient is not None and not RULES[gradient].softcap:
             hooks.append(("unembed.hook_out", uncapped.append))
@@ -257,8 +261,8 @@ class Replacer:
         hooks: list[tuple[str, Hook]] = []
         for layer in range(self.clt.n_layers):
             hooks.append((f"blocks.{layer}.attn.hook_pattern", patterns.append))
-            hooks.append((f"blocks.{layer}.{self.clt.read_hook}", reads.append))
-            hooks.append((f"blocks.{layer}.{self.clt.write_hook}", writes.append))
+            hooks.append((f"blocks.{layer}.{self.read_hook}", reads.append))
+            hooks.append((f"blocks.{layer}.{self.write_hook}", writes.append))
         self.spent += Cost(forward=len(tokens))
         logits = self.host.run(tokens, batch.answer_position, hooks)
         _check_finite(batch, reads, writes, logits)
@@ -295,7 +299,7 @@ class Replacer:
             rule = RULES[gradient]
             if setup.patterns is not None:
                 rule = replace(rule, attention="constant")  # which they are already
-            hooks += backward_hooks(rule, self.host.bridge.hook_dict, self.clt.n_layers)
+            hooks += backward_hooks(rule, self.host.norms, self.clt.n_layers)
         for layer, patterns in enumerate(setup.patterns or ()):
             name = f"blocks.{layer}.attn.hook_pattern"
             hooks.append((name, _constant(_per_set(patterns, n_sets))))
@@ -362,4 +366,3 @@ def _check_fit(host: Host, clt: Clt) -> None:
             raise CheckpointError(
                 f"the CLT {clt.name} has {what} {ours}, the model {host.name} has {theirs}"
             )
-    host.check_hooks([clt.read_hook, clt.write_hook])

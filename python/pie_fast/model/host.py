@@ -7,7 +7,7 @@ replaced anyway; so are the blocks below a prefix; and only the answer position 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pie_fast.errors import CheckpointError
+from pie_fast.model.lean import LONG, forget_pattern, lean_attention
 
 #: what a hook gets and may replace
 Hook = Callable[[Tensor], Tensor | None]
@@ -39,6 +40,8 @@ class Host:
         self.vocab_size = int(bridge.cfg.d_vocab)
         for parameter in bridge.parameters():
             parameter.requires_grad_(False)
+        for block in bridge.blocks:
+            block.attn.register_forward_hook(lambda attention, *_: forget_pattern(attention))
         self._returns_tuple = False
         self._learn_returned()
 
@@ -87,6 +90,7 @@ class Host:
         *,
         skip_mlps: bool = False,
         start: int = 0,
+        lean: bool = False,
     ) -> Tensor:
         """One forward pass.
 
@@ -97,6 +101,8 @@ class Host:
             skip_mlps: Step over the MLPs; their outputs must then be replaced by a hook.
             start: Step over the blocks below this one; what enters it must then be replaced by a
                 hook. (TransformerLens' `start_at_layer` computes them and drops the outcome.)
+            lean: Keep no attention pattern for the backward pass of a long prompt; see
+                `pie_fast.model.lean`.
 
         Returns:
             `[n, vocab]` float32 logits.
@@ -108,8 +114,14 @@ class Host:
 
         points = [(name, _without_name(hook)) for name, hook in hooks]
         points.append(("unembed.hook_in", _without_name(at_answer)))
-        with self.bridge.hooks(fwd_hooks=points), self._stepped_over(skip_mlps, start):
-            logits: Tensor = self.bridge(tokens, return_type="logits")
+        lean = lean and tokens.shape[1] >= LONG
+        with (
+            self.bridge.hooks(fwd_hooks=points),
+            self._stepped_over(skip_mlps, start),
+            lean_attention(self.bridge, points) if lean else nullcontext(),
+        ):
+            # A cache of keys and values would serve the next token, which nobody asks for.
+            logits: Tensor = self.bridge(tokens, return_type="logits", use_cache=False)
         answers: Tensor = logits[:, 0].float()
         return answers
 

@@ -196,6 +196,7 @@ def describe(
         "dropped_mass": 0.0,
         "batch_size": batch_size,
         "device": str(model.device.type),
+        "dtypes": model.host.dtypes,
     }
 
 

@@ -69,6 +69,8 @@ def discover(
         OutputExistsError: `out` exists and `force` was not given.
     """
     reporter = reporter or Reporter()
+    reporter.count(lambda: model.spent)
+    before = model.spent
     with new_folder(out, force=force, resume=resume) as folder:
         stages = _Stages(model, behavior, plan, folder, reporter)
         chosen = stages.select()
@@ -82,6 +84,10 @@ def discover(
             "cost": chosen.cost,
             "budget_choice": stages.choice and stages.choice.to_dict(),
             "curves": stages.curves() if plan.curve else {},
+            "model_calls": {
+                **{name: asdict(spent) for name, spent in reporter.calls.items()},
+                "total": asdict(model.spent - before),
+            },
             "n_interpreted": len(chosen.ids),
             "n_active": stages.n_active,
             "n_dictionary": model.clt.n_layers * model.clt.n_features,
@@ -204,6 +210,7 @@ class _Stages(Selecting):
                 metric=self.metric,
                 switches=self.switches,
                 mean_of=self.behavior.selection,
+                batch_size=self._without_gradient,
                 seed=self.plan.options.seed,
             )
         return {**found, "split": "held_out" if self.behavior.held_out else "selection"}
@@ -258,8 +265,14 @@ class _Stages(Selecting):
                 metric=self.metric,
                 switches=self.switches,
                 mean_of=self.behavior.selection,
+                batch_size=self._without_gradient,
                 progress=advance,
             )
+
+    @property
+    def _without_gradient(self) -> int:
+        """Prompts a batch where nothing is kept for a backward pass."""
+        return 2 * self.plan.batch_size
 
     def settings(self, chosen: Ranked) -> dict[str, Any]:
         """Every choice of the run."""
@@ -273,6 +286,8 @@ class _Stages(Selecting):
             "metric": self.metric,
             **self.switches.to_dict(),
             "model": self.model.host.name,
+            "device": str(self.model.device),
+            "dtypes": self.model.host.dtypes,
             "clt": self.model.clt.name,
             "behavior": behavior.name,
             "behavior_hash": behavior.hash,

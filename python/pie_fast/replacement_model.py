@@ -352,6 +352,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: torch.dtype | None = None,
+    autocast: torch.dtype | None = None,
     tokenizer: Any = None,
     ignore_positions: int | None = None,
 ) -> ReplacementModel:
@@ -362,7 +363,9 @@ def load_model(
             or a HuggingFace model (then with its `tokenizer`).
         clt: A local folder, a hub id, or a loaded `Clt`.
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
-        dtype: Of the model; float32 when None. The CLT computes in float32.
+        dtype: Of the model's weights; float32 when None. The CLT computes in float32.
+        autocast: `torch.bfloat16` or `torch.float16`, in which the model's passes are computed
+            where torch finds that safe; None: in the dtype of the weights.
         tokenizer: With a HuggingFace model object only.
         ignore_positions: See `Replacer`.
 
@@ -375,6 +378,7 @@ def load_model(
         # Before the model: a wrong CLT should not cost the time a model takes to boot.
         clt = load_clt(clt, device=where, dtype=torch.float32)
     host = load_host(model, tokenizer, where, dtype or torch.float32)
+    host.autocast = autocast
     return ReplacementModel(host, clt, ignore_positions=ignore_positions)
 
 

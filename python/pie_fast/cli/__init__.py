@@ -7,7 +7,7 @@ from typing import cast
 
 import typer
 
-from pie_fast.cli import discovering, models, saved, selecting, sharing
+from pie_fast.cli import discovering, models, planning, saved, selecting, sharing
 from pie_fast.errors import PieFastError
 
 # Help without rich: its markdown renderer alone takes longer to import than everything else here.
@@ -19,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
 )
 discovering.register(app)
+planning.register(app)
 sharing.register(app)
 models.register(app)
 selecting.register(app)

@@ -84,6 +84,21 @@ class Frozen(StrEnum):
     freeze = "freeze"
 
 
+class Dtype(StrEnum):
+    """Of the model's weights, and of its passes."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Autocast(StrEnum):
+    """What passes are computed in where that is safe."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class KlDirection(StrEnum):
     """Of the divergence that fidelity is made of."""
 
@@ -135,6 +150,14 @@ JsonOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of prompts and random choices.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the model's weights.")]
+AutocastOption = Annotated[
+    Autocast | None,
+    typer.Option("--autocast", help="Compute the model's passes in it where torch finds it safe."),
+]
+IgnoreOption = Annotated[
+    bool, typer.Option("--ignore-estimate", help="Run even where memory or disk seem too small.")
+]
 PromptsOption = Annotated[
     int | None,
     typer.Option("--prompts", callback=at_least(2), help="Prompts in both splits together."),
@@ -180,16 +203,42 @@ def open_noting(path: Path) -> FeatureDump:
     return opened
 
 
+def load_only(
+    model: str,
+    clt: str,
+    device: str,
+    dtype: Dtype = Dtype.float32,
+    autocast: Autocast | None = None,
+) -> ReplacementModel:
+    """A model and its CLT."""
+    import torch
+
+    from pie_fast.replacement_model import load_model
+
+    return load_model(
+        model,
+        clt,
+        device=device,
+        dtype=getattr(torch, dtype.value),
+        autocast=autocast and getattr(torch, autocast.value),
+    )
+
+
 def load(
-    model: str, clt: str, behavior: str, device: str, n_prompts: int | None, seed: int
+    model: str,
+    clt: str,
+    behavior: str,
+    device: str,
+    n_prompts: int | None,
+    seed: int,
+    dtype: Dtype = Dtype.float32,
+    autocast: Autocast | None = None,
 ) -> tuple[ReplacementModel, Behavior]:
     """A model and a behaviour that it can read; what is cheap to check is checked first."""
     from pie_fast.behaviors import check_known, load_behavior
 
     check_known(behavior)
-    from pie_fast.replacement_model import load_model
-
-    loaded = load_model(model, clt, device=device)
+    loaded = load_only(model, clt, device, dtype, autocast)
     found = load_behavior(behavior, tokenizer=loaded.host.tokenizer, n_prompts=n_prompts, seed=seed)
     found.check_fits(loaded.host.vocab_size, loaded.host.n_ctx)
     return loaded, found

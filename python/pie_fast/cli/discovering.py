@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,11 @@ from pie_fast.cli.common import (
     BehaviorOption,
     Bonus,
     CltOption,
+    Autocast,
+    AutocastOption,
     DeviceOption,
+    Dtype,
+    DtypeOption,
     Direction,
     DirectionOption,
     Estimator,
@@ -23,6 +27,7 @@ from pie_fast.cli.common import (
     Form,
     Gradient,
     GradientOption,
+    IgnoreOption,
     JsonOption,
     Method,
     MetricOption,
@@ -40,11 +45,14 @@ from pie_fast.cli.common import (
 )
 from pie_fast.cli.selecting import BonusOption, FormOption
 
+if TYPE_CHECKING:
+    from pie_fast.plan import Plan
+
 #: budgets that are chosen
 _CHOSEN = ("auto", "knee")
 
 
-def _check_budget(text: str) -> str:
+def check_budget_text(text: str) -> str:
     """Refuse what is neither `auto` nor `knee` nor a number of features."""
     if text not in _CHOSEN:
         try:
@@ -57,7 +65,7 @@ def _check_budget(text: str) -> str:
     return text
 
 
-def _budget(text: str) -> int | None:
+def budget_of(text: str) -> int | None:
     """The number of features, None for one that is chosen."""
     return None if text in _CHOSEN else int(text)
 
@@ -67,7 +75,7 @@ AnyBudgetOption = Annotated[
     typer.Option(
         "--budget",
         "-k",
-        callback=_check_budget,
+        callback=check_budget_text,
         metavar="K|auto|knee",
         help="How many features to keep; auto: as many as --target-fidelity needs; knee: of the "
         "fidelity curve.",
@@ -149,7 +157,7 @@ def demo(
         folder,
         # fewer prompts for the synergies of the curve, so that the demo stays within its minute
         plan={
-            "budget": _budget(budget),
+            "budget": budget_of(budget),
             "knee": budget == "knee",
             "target_fidelity": target_fidelity,
             "stability": stability,
@@ -194,8 +202,11 @@ def discover(
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    ignore_estimate: IgnoreOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find, interpret and evaluate the circuit of a behaviour."""
@@ -205,7 +216,7 @@ def discover(
         behavior,
         out,
         plan={
-            "budget": _budget(budget),
+            "budget": budget_of(budget),
             "knee": budget == "knee",
             "target_fidelity": target_fidelity,
             "stability": stability,
@@ -229,11 +240,33 @@ def discover(
         },
         method_options=method_option or [],
         device=device,
+        dtype=dtype,
+        autocast=autocast,
+        ignore_estimate=ignore_estimate,
         n_prompts=prompts,
         force=force,
         resume=resume,
         as_json=as_json,
     )
+
+
+def read_plan(plan: dict[str, Any], options: dict[str, Any], method_options: list[str]) -> Plan:
+    """The plan that a command line describes.
+
+    Args:
+        plan: Fields of `Plan`.
+        options: Fields of `pie_fast.selectors.Options`.
+        method_options: `KEY=VALUE` each.
+    """
+    from pie_fast.methods import selector_named
+    from pie_fast.plan import Plan
+    from pie_fast.selectors import Options
+
+    chosen = Plan(**plan, options=Options(**options))
+    if method_options:
+        read = selector_named(chosen.method).read_options(method_options)
+        chosen = replace(chosen, method_options=read)
+    return chosen
 
 
 def _discover(
@@ -246,6 +279,9 @@ def _discover(
     options: dict[str, Any],
     method_options: list[str],
     device: str,
+    dtype: Dtype = Dtype.float32,
+    autocast: Autocast | None = None,
+    ignore_estimate: bool = False,
     n_prompts: int | None,
     force: bool,
     resume: bool,
@@ -255,19 +291,17 @@ def _discover(
 
     # Before minutes of work: what can be refused at once is.
     check_new_folder(out, force=force, resume=resume)
+    from pie_fast.cli.planning import ask, check_loadable
     from pie_fast.discover import discover as run
-    from pie_fast.methods import selector_named
-    from pie_fast.plan import Plan
     from pie_fast.progress import Reporter
-    from pie_fast.selectors import Options
 
-    chosen = Plan(**plan, options=Options(**options))
-    if method_options:
-        read = selector_named(chosen.method).read_options(method_options)
-        chosen = replace(chosen, method_options=read)
+    chosen = read_plan(plan, options, method_options)
+    if not ignore_estimate:
+        check_loadable(model, clt, device, dtype)
     reporter = Reporter(visible=terminal(), notes=True)
     with reporter.stage("load"):
-        loaded, found = load(model, clt, behavior, device, n_prompts, options["seed"])
+        loaded, found = load(model, clt, behavior, device, n_prompts, options["seed"], dtype, autocast)
+    ask(loaded, found, chosen, out, reporter, ignore=ignore_estimate)
     result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)
     if as_json:
         print_json({**result, "folder": str(out)})

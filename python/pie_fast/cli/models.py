@@ -12,7 +12,11 @@ from pie_fast.cli.common import (
     BatchOption,
     BehaviorOption,
     CltOption,
+    Autocast,
+    AutocastOption,
     DeviceOption,
+    Dtype,
+    DtypeOption,
     Direction,
     DirectionOption,
     Error,
@@ -22,6 +26,7 @@ from pie_fast.cli.common import (
     Frozen,
     Gradient,
     GradientOption,
+    IgnoreOption,
     JsonOption,
     KlDirection,
     MetricOption,
@@ -35,6 +40,7 @@ from pie_fast.cli.common import (
     Split,
     at_least,
     load,
+    load_only,
     open_noting,
     print_json,
     terminal,
@@ -60,22 +66,38 @@ def capture(
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    ignore_estimate: IgnoreOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Capture activations and attributions into a feature dump."""
     from pie_fast.capture import capture as run
     from pie_fast.capture import default_switches
+    from pie_fast.cli.planning import ask, check_loadable
     from pie_fast.model import Switches
     from pie_fast.outputs import check_absent
+    from pie_fast.plan import Plan
     from pie_fast.progress import Reporter
 
     if not resume:
         check_absent(out, force=force, or_else=", or --resume to go on with it")
-    loaded, found = load(model, clt, behavior, device, prompts, seed)
+    if not ignore_estimate:
+        check_loadable(model, clt, device, dtype)
+    loaded, found = load(model, clt, behavior, device, prompts, seed, dtype, autocast)
     switches = Switches(baseline.value) if baseline else default_switches(found)
-    reporter = Reporter(visible=terminal())
+    reporter = Reporter(visible=terminal(), notes=True)
+    plan = Plan(
+        None,
+        metric=metric and metric.value,
+        baseline=switches.baseline,
+        gradient=gradient.value,
+        batch_size=batch_size,
+    )
+    if split is Split.selection:
+        ask(loaded, found, plan, out, reporter, ignore=ignore_estimate, only_capture=True)
     with reporter.stage("capture") as advance:
         dump = run(
             loaded,
@@ -89,6 +111,7 @@ def capture(
             resume=resume,
             force=force,
             progress=advance,
+            note=reporter.note,
         )
     summary = {
         "dump": str(out),
@@ -125,6 +148,8 @@ def synergy(
     ] = 32,
     batch_size: BatchOption = 32,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,7 +160,6 @@ def synergy(
     opened = open_noting(dump)
     size = check_pool(opened, pool)
     from pie_fast.progress import Reporter
-    from pie_fast.replacement_model import load_model
     from pie_fast.synergy import model_calls
     from pie_fast.synergy_pool import SYNERGY_FILE, measure_dump_synergy
 
@@ -146,7 +170,7 @@ def synergy(
         f"{min(n_prompts, opened.n_prompts)} prompts",
         err=True,
     )
-    loaded = load_model(model, clt, device=device)
+    loaded = load_only(model, clt, device, dtype, autocast)
     reporter = Reporter(visible=terminal())
     with reporter.stage("synergy") as advance:
         matrix = measure_dump_synergy(
@@ -196,6 +220,8 @@ def evaluate(
     prompts: PromptsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep the figures here.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -210,7 +236,7 @@ def evaluate(
     if out is not None:
         check_absent(out, force=force)
     chosen = read_features(features)
-    loaded, found = load(model, clt, behavior, device, prompts, seed)
+    loaded, found = load(model, clt, behavior, device, prompts, seed, dtype, autocast)
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)
     switches = Switches(

@@ -12,7 +12,11 @@ from pie_fast.cli.common import (
     BatchOption,
     BudgetOption,
     CltOption,
+    Autocast,
+    AutocastOption,
     DeviceOption,
+    Dtype,
+    DtypeOption,
     ForceOption,
     JsonOption,
     ModelOption,
@@ -21,6 +25,7 @@ from pie_fast.cli.common import (
     SeedOption,
     at_least,
     print_json,
+    load_only,
     terminal,
 )
 
@@ -77,6 +82,8 @@ def shared(
     batch_size: BatchOption = 32,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,7 +97,7 @@ def shared(
 
     reporter = Reporter(visible=terminal())
     with reporter.stage("load"):
-        loaded, found = _load(model, clt, behavior, device, prompts, seed)
+        loaded, found = _load(model, clt, behavior, device, prompts, seed, dtype, autocast)
     result = discover_shared(
         loaded,
         found,
@@ -114,16 +121,21 @@ def shared(
 
 
 def _load(
-    model: str, clt: str, names: list[str], device: str, n_prompts: int | None, seed: int
+    model: str,
+    clt: str,
+    names: list[str],
+    device: str,
+    n_prompts: int | None,
+    seed: int,
+    dtype: Dtype,
+    autocast: Autocast | None,
 ) -> tuple[ReplacementModel, list[Behavior]]:
     """A model and behaviours that it can read; what is cheap to check is checked first."""
     from pie_fast.behaviors import check_known, load_behavior
 
     for name in names:
         check_known(name)
-    from pie_fast.replacement_model import load_model
-
-    loaded = load_model(model, clt, device=device)
+    loaded = load_only(model, clt, device, dtype, autocast)
     host = loaded.host
     found = [
         load_behavior(name, tokenizer=host.tokenizer, n_prompts=n_prompts, seed=seed)

@@ -28,12 +28,15 @@ class Host:
         bridge: The TransformerBridge.
         tokenizer: The model's own, or None.
         n_layers, d_model, n_ctx, vocab_size: Its sizes.
+        autocast: The dtype that its passes are computed in where torch finds that safe; None: its
+            weights' own. What hooks do is never autocast.
     """
 
     def __init__(self, bridge: Any, name: str) -> None:
         self.bridge = bridge.eval()
-        self.tokenizer = _usable(bridge.tokenizer)
+        self.tokenizer = usable_tokenizer(bridge.tokenizer)
         self.name = name
+        self.autocast: torch.dtype | None = None
         self.n_layers = int(bridge.cfg.n_layers)
         self.d_model = int(bridge.cfg.d_model)
         self.n_ctx = int(bridge.cfg.n_ctx)
@@ -50,6 +53,12 @@ class Host:
         """Where its parameters are."""
         device: torch.device = next(self.bridge.parameters()).device
         return device
+
+    @property
+    def dtypes(self) -> dict[str, str | None]:
+        """`model`, of the weights, and `autocast`: for manifests and results."""
+        weights = next(self.bridge.parameters()).dtype
+        return {"model": _name(weights), "autocast": self.autocast and _name(self.autocast)}
 
     @property
     def bos(self) -> int | None:
@@ -112,6 +121,8 @@ class Host:
         def at_answer(x: Tensor) -> Tensor:
             return x[rows, answer_position][:, None]
 
+        if self.autocast is not None:
+            hooks = [(name, _as_it_is(hook, tokens.device.type)) for name, hook in hooks]
         points = [(name, _without_name(hook)) for name, hook in hooks]
         points.append(("unembed.hook_in", _without_name(at_answer)))
         lean = lean and tokens.shape[1] >= LONG
@@ -119,6 +130,7 @@ class Host:
             self.bridge.hooks(fwd_hooks=points),
             self._stepped_over(skip_mlps, start),
             lean_attention(self.bridge, points) if lean else nullcontext(),
+            torch.autocast(tokens.device.type, self.autocast, self.autocast is not None),
         ):
             # A cache of keys and values would serve the next token, which nobody asks for.
             logits: Tensor = self.bridge(tokens, return_type="logits", use_cache=False)
@@ -166,11 +178,23 @@ def _stub(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
-def _usable(tokenizer: Any) -> Any:
+def usable_tokenizer(tokenizer: Any) -> Any:
     """None for what transformers invents where a checkpoint has none: special tokens only."""
     if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_ids):
         return None
     return tokenizer
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _as_it_is(hook: Hook, device: str) -> Hook:
+    def call(x: Tensor) -> Tensor | None:
+        with torch.autocast(device, enabled=False):
+            return hook(x)
+
+    return call
 
 
 def _without_name(hook: Hook) -> Callable[..., Tensor | None]:

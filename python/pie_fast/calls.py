@@ -172,7 +172,9 @@ class _Counting:
         runs = self.prepare + 1 + n
         if plan.by_registry:
             runs += self.prepare + 1 + len(points)
-        stages = [] if plan.by_registry or plan.method == "conditional-gradient" else [self.prepared]
+        stages = (
+            [] if plan.by_registry or plan.method == "conditional-gradient" else [self.prepared]
+        )
         stages += [self.synergy, self.grown(grown)]
         return [*stages, Stage("curve", Cost(runs).times(self.n_judged), exact=False)]
 
@@ -183,9 +185,7 @@ class _Counting:
     @property
     def synergy(self) -> Stage:
         n = min(self.plan.synergy_prompts, self.n)
-        forward, backward = model_calls(
-            self.plan.estimator, self.plan.pool_size(self.most_active)
-        )
+        forward, backward = model_calls(self.plan.estimator, self.plan.pool_size(self.most_active))
         return Stage("synergy", Cost(forward + self.prepare, backward).times(n), exact=False)
 
     def grown(self, k: int) -> Stage:

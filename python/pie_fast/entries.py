@@ -88,9 +88,7 @@ def entries_of(found: Effects, setup: Setup, n_features: int, first_prompt: int 
     return send_entries(found, setup, n_features, first_prompt).wait()
 
 
-def send_entries(
-    found: Effects, setup: Setup, n_features: int, first_prompt: int = 0
-) -> Arriving:
+def send_entries(found: Effects, setup: Setup, n_features: int, first_prompt: int = 0) -> Arriving:
     """`entries_of`, not waited for: another thread may, while the device goes on."""
     parts = [
         _of_layer(columns, delta, effect, setup.counted, layer * n_features)

@@ -54,7 +54,12 @@ class Forecast:
             "n_prompts": self.n_prompts,
             "n_tokens": self.n_tokens,
             "stages": [
-                {**asdict(stage.cost), "stage": stage.name, "exact": stage.exact, "known": stage.known}
+                {
+                    **asdict(stage.cost),
+                    "stage": stage.name,
+                    "exact": stage.exact,
+                    "known": stage.known,
+                }
                 for stage in self.stages
             ],
             "total": asdict(self.total),
@@ -92,8 +97,10 @@ def forecast(
     splits = {"selection": behavior.selection, "held_out": behavior.held_out}
     texts = {name: Texts.of(prompts) for name, prompts in splits.items()}
     most = shape.n_layers * shape.n_features
-    stages = [capture_calls(plan, behavior)] if only_capture else discover_calls(
-        plan, behavior, _most_active(activity, texts["selection"], shape, most)
+    stages = (
+        [capture_calls(plan, behavior)]
+        if only_capture
+        else discover_calls(plan, behavior, _most_active(activity, texts["selection"], shape, most))
     )
     total = sum((stage.cost for stage in stages), Cost())
     return Forecast(

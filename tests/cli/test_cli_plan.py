@@ -137,9 +137,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(
             run_cli(*given, "--force").refused("the dump takes", "100 B are left on the disk")
 
 
-def test_who_watches_is_told(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_watches_is_told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ("capture", *world.sources, "--out", tmp_path / "dump")
     monkeypatch.setattr(planning, "terminal", lambda: True)
     said = run_cli(*given).stderr
@@ -202,7 +200,12 @@ def test_refusals_say_numbers() -> None:
     with pytest.raises(PieFastError, match=r"takes about 5\.0 MB, 1\.0 MB are left"):
         check_fits(needed, 10**10, 5 * 10**6, 10**6)
     check_fits(needed, 10**10, 5, 5)
-    assert [estimate.human(n) for n in (0, 999, 1500, 2.5e12)] == ["0 B", "999 B", "1.5 kB", "2.5 TB"]
+    assert [estimate.human(n) for n in (0, 999, 1500, 2.5e12)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "2.5 TB",
+    ]
 
 
 def test_memory_left_is_of_this_machine() -> None:

@@ -218,7 +218,8 @@ def test_cuts() -> None:
 
 
 @pytest.mark.parametrize(
-    "recorded", [7, [], [[0]], [[1, 4]], [[0, 4], [0, 2]], [[0, 4], [8, 0]], [[0, True]], [[0, 1.5]]]
+    "recorded",
+    [7, [], [[0]], [[1, 4]], [[0, 4], [0, 2]], [[0, 4], [8, 0]], [[0, True]], [[0, 1.5]]],
 )
 def test_cuts_that_no_capture_recorded(recorded: Any) -> None:
     with pytest.raises(DumpError, match="manifest: batches is"):

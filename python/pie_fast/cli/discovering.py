@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pie_fast.cli.common import (
+    Autocast,
+    AutocastOption,
     BaselineOption,
     BatchOption,
     BehaviorOption,
     Bonus,
     CltOption,
-    Autocast,
-    AutocastOption,
     DeviceOption,
-    Dtype,
-    DtypeOption,
     Direction,
     DirectionOption,
+    Dtype,
+    DtypeOption,
     Estimator,
     EstimatorOption,
     ForceOption,
@@ -300,7 +300,9 @@ def _discover(
         check_loadable(model, clt, device, dtype)
     reporter = Reporter(visible=terminal(), notes=True)
     with reporter.stage("load"):
-        loaded, found = load(model, clt, behavior, device, n_prompts, options["seed"], dtype, autocast)
+        loaded, found = load(
+            model, clt, behavior, device, n_prompts, options["seed"], dtype, autocast
+        )
     ask(loaded, found, chosen, out, reporter, ignore=ignore_estimate)
     result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)
     if as_json:

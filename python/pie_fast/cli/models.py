@@ -8,17 +8,16 @@ from typing import Annotated
 import typer
 
 from pie_fast.cli.common import (
+    AutocastOption,
     BaselineOption,
     BatchOption,
     BehaviorOption,
     CltOption,
-    Autocast,
-    AutocastOption,
     DeviceOption,
-    Dtype,
-    DtypeOption,
     Direction,
     DirectionOption,
+    Dtype,
+    DtypeOption,
     Error,
     Estimator,
     EstimatorOption,

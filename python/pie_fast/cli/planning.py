@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pie_fast.cli.common import (
-    Autocast,
     AutocastOption,
     BaselineOption,
     BatchOption,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pie_fast.cli.common import (
+    Autocast,
+    AutocastOption,
     BaselineOption,
     BatchOption,
     BudgetOption,
     CltOption,
-    Autocast,
-    AutocastOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -24,8 +24,8 @@ from pie_fast.cli.common import (
     PromptsOption,
     SeedOption,
     at_least,
-    print_json,
     load_only,
+    print_json,
     terminal,
 )
 

@@ -232,9 +232,9 @@ def _measure(
         clean = own_metric(setup, metric)
         empty = run_metric(setup, model.run(setup, nothing, rest="baseline"), metric)[0]
     effects = gate_effects(model, setup, metric, gradient=gradient)
-    clean, empty = (values.double().cpu().numpy() for values in (clean, empty))
+    measured = [values.double().cpu().numpy() for values in (clean, empty)]
     entries = send_entries(effects, setup, model.clt.n_features)
-    return _Measured(len(batch), entries, clean, empty)
+    return _Measured(len(batch), entries, *measured)
 
 
 def _unless_full(measure: Callable[[Batch], _Measured], batch: Batch) -> _Measured | None:

@@ -121,7 +121,7 @@ def _sent(*columns: Tensor) -> Arriving:
     # Only into pinned memory does a copy run beside the kernels that follow it.
     pinned = [torch.empty_like(c, device="cpu", pin_memory=True) for c in columns]
     here = tuple(to.copy_(c, non_blocking=True) for to, c in zip(pinned, columns, strict=True))
-    copied = torch.cuda.Event()
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record(torch.cuda.current_stream(columns[0].device))
     return Arriving(here, copied)
 

@@ -111,7 +111,7 @@ class Activity:
 
     def distinct_on(self, tokens: float, shape: Shape) -> float:
         """Features of all layers that are active somewhere on so many tokens."""
-        grown = self.distinct * (tokens / max(self.tokens, 1)) ** self.exponent
+        grown: float = self.distinct * (tokens / max(self.tokens, 1)) ** self.exponent
         return min(grown, shape.n_layers * shape.n_features)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,8 +133,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(
             assert not (tmp_path / command[0]).exists()
             assert run_cli(*given, "--ignore-estimate").code == 0
         with monkeypatch.context() as patch:
-            full = type("Usage", (), {"free": 100})
-            patch.setattr("shutil.disk_usage", lambda _: full)
+            patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
             run_cli(*given, "--force").refused("the dump takes", "100 B are left on the disk")
 
 

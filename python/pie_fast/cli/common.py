@@ -220,7 +220,7 @@ def load_only(
         clt,
         device=device,
         dtype=getattr(torch, dtype.value),
-        autocast=autocast and getattr(torch, autocast.value),
+        autocast=None if autocast is None else getattr(torch, autocast.value),
     )
 
 

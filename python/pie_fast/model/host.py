@@ -58,7 +58,8 @@ class Host:
     def dtypes(self) -> dict[str, str | None]:
         """`model`, of the weights, and `autocast`: for manifests and results."""
         weights = next(self.bridge.parameters()).dtype
-        return {"model": _name(weights), "autocast": self.autocast and _name(self.autocast)}
+        autocast = None if self.autocast is None else _name(self.autocast)
+        return {"model": _name(weights), "autocast": autocast}
 
     @property
     def bos(self) -> int | None:

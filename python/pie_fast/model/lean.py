@@ -58,8 +58,13 @@ def _twice(attention: Any, bridge: Any, points: list[Any]) -> Callable[..., Any]
         return nullcontext(), bridge.hooks(fwd_hooks=points)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        # Nothing is random here: there is no dropout in evaluation.
-        options = {"use_reentrant": False, "context_fn": contexts, "preserve_rng_state": False}
-        return checkpoint(forward, *args, **options, **kwargs)
+        return checkpoint(
+            forward,
+            *args,
+            use_reentrant=False,
+            context_fn=contexts,
+            preserve_rng_state=False,  # nothing is random: there is no dropout in evaluation
+            **kwargs,
+        )
 
     return run

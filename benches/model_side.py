@@ -21,7 +21,7 @@ NO_TRACER = "circuit-tracer is not installed"
 NOT_MEASURED = (
     ("scores of 256 prompts", "circuit-tracer, per prompt", "10x", NO_TRACER),
     ("every feature's score of one prompt", "circuit-tracer's full graph", "10x", NO_TRACER),
-    ("time outside the model, 1B-shaped, GPU", "", "< 15%", "no GPU"),
+    ("time outside the model, 1B-shaped, GPU", "", "< 15%", "no GPU; bench_gpu.py measures it"),
 )
 
 

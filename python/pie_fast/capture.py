@@ -1,13 +1,17 @@
-"""Capture: one forward and one backward pass a batch, streamed into a feature dump.
+"""Capture: every batch prepared once, run forward and backward, and streamed into a feature dump.
 
 An entry is a (prompt, feature, position) whose activation or baseline is not zero, with the
 activation and the first-order effect on the metric. Batches are cut from the first prompt on, so a
-resumed capture runs the same batches as one that was never stopped.
+resumed capture runs the same batches as one that was never stopped; where memory runs out they are
+halved from there on, which the manifest records (`batches`).
+
+While a batch runs, another thread checks, sorts and writes what the one before gave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +21,21 @@ from numpy.typing import NDArray
 
 from pie_fast.attribution import gate_effects, own_metric, run_metric
 from pie_fast.behaviors import Behavior, Prompt
+from pie_fast.behind import Behind
+from pie_fast.cuts import Cuts
 from pie_fast.dump import DumpWriter, FeatureDump, PromptTable, open_dump
-from pie_fast.entries import Entries, entries_of
+from pie_fast.entries import Arriving, send_entries
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.gradients import check_gradient
 from pie_fast.metrics import check_metric
-from pie_fast.model import Batch, Replacer, Switches, batches
+from pie_fast.model import (
+    Batch,
+    Replacer,
+    Switches,
+    is_out_of_memory,
+    make_batch,
+    release_memory,
+)
 
 #: called with the number of prompts done and the number there are
 Progress = Callable[[int, int], None]
@@ -41,6 +54,7 @@ def capture(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> FeatureDump:
     """Capture activations and attributions of a behaviour's prompts into a feature dump.
 
@@ -53,16 +67,19 @@ def capture(
         switches: Baseline and the rest; by default counterfactual where the behaviour has them,
             else mean.
         gradient: A rule of `pie_fast.gradients`.
-        batch_size: Prompts a batch; recorded, because it decides the last bits.
+        batch_size: Prompts a batch; recorded, because it decides the last bits. Halved as often as
+            memory runs out.
         resume: Go on with a dump that was stopped.
         force: Replace a dump that is there.
         progress: Called after each batch.
+        note: Called with what is to be told, as that batches were halved.
 
     Returns:
         The dump, opened.
 
     Raises:
         BehaviorError: The behaviour does not fit the model or the metric.
+        PieFastError: One prompt alone needs more memory than there is.
         OutputExistsError: `path` exists and neither `resume` nor `force` was given.
     """
     metric = metric or behavior.metric
@@ -73,24 +90,34 @@ def capture(
     prompts = split_prompts(behavior, split)
     behavior.check_fits(model.host.vocab_size, model.host.n_ctx)
     switches = switches or default_switches(behavior)
-    # The metric of the clean and the empty circuit come first: they are part of the prompt table.
-    values = [
-        _metrics(model, batch, metric, switches, prompts)
-        for _, batch in batches(prompts, batch_size, model.device)
-    ]
-    clean, empty = (np.concatenate([v[i] for v in values]) for i in range(2))
-    table = prompt_table(prompts, clean, empty)
-    manifest = describe(model, behavior, split, metric, switches, gradient, batch_size)
-    writer = DumpWriter(path, prompts=table, manifest=manifest, resume=resume, force=force)
-    # Batches start at multiples of the batch size; prompts that are already written are cut off.
-    begin = writer.next_prompt - writer.next_prompt % batch_size
-    for first, batch in batches(prompts, batch_size, model.device, begin):
-        setup = model.prepare(batch, switches, prompts)
-        effects = gate_effects(model, setup, metric, gradient=gradient)
-        entries = entries_of(effects, setup, model.clt.n_features)
-        _append(writer, entries, len(batch), done=max(writer.next_prompt - first, 0))
-        if progress is not None:
-            progress(first + len(batch), len(prompts))
+    unmeasured = np.zeros(len(prompts))
+    writer = DumpWriter(
+        path,
+        prompts=prompt_table(prompts, unmeasured, unmeasured),
+        manifest=describe(model, behavior, split, metric, switches, gradient, batch_size),
+        measured=False,
+        resume=resume,
+        force=force,
+    )
+    cuts = Cuts(batch_size, writer.recorded.get("batches"))
+    written = writer.next_prompt
+    # The last batch of what is there runs again: its metrics tell whether this is the same model.
+    first = cuts.start(max(written - 1, 0))
+    with Behind() as behind:
+        while first < len(prompts):
+            size = cuts.size(first)
+            some = prompts[first : first + size]
+            found = _unless_full(
+                lambda batch: _measure(model, batch, switches, prompts, metric, gradient),
+                make_batch(some, model.device, first),
+            )
+            if found is None:
+                _halve(cuts, first, len(some), writer, note)
+                continue
+            behind.call(_append, writer, found, first, written)
+            first += len(some)
+            if progress is not None:
+                progress(first, len(prompts))
     writer.close()
     return open_dump(path)
 
@@ -169,28 +196,93 @@ def describe(
         "dropped_mass": 0.0,
         "batch_size": batch_size,
         "device": str(model.device.type),
+        "dtypes": model.host.dtypes,
     }
 
 
-def _metrics(
+@dataclass(frozen=True)
+class _Measured:
+    """What one batch gave.
+
+    Attributes:
+        n_prompts: Of the batch.
+        entries: On their way.
+        clean: `[n_prompts]`, the metric of the model.
+        empty: `[n_prompts]`, of the empty circuit.
+    """
+
+    n_prompts: int
+    entries: Arriving
+    clean: NDArray[np.float64]
+    empty: NDArray[np.float64]
+
+
+def _measure(
     model: Replacer,
     batch: Batch,
-    metric: str,
     switches: Switches,
     prompts: Sequence[Prompt],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The metric of the model and of the empty circuit: `[batch]` each."""
+    metric: str,
+    gradient: str,
+) -> _Measured:
+    """Everything that a dump holds of a batch, from one preparation."""
     setup = model.prepare(batch, switches, prompts)
     nothing = model.make_pool([])
     with torch.no_grad():
         clean = own_metric(setup, metric)
         empty = run_metric(setup, model.run(setup, nothing, rest="baseline"), metric)[0]
-    return clean.double().cpu().numpy(), empty.double().cpu().numpy()
+    effects = gate_effects(model, setup, metric, gradient=gradient)
+    measured = [values.double().cpu().numpy() for values in (clean, empty)]
+    entries = send_entries(effects, setup, model.clt.n_features)
+    return _Measured(len(batch), entries, *measured)
 
 
-def _append(writer: DumpWriter, entries: Entries, n_prompts: int, done: int) -> None:
+def _unless_full(measure: Callable[[Batch], _Measured], batch: Batch) -> _Measured | None:
+    """What `measure` finds; None where memory runs out.
+
+    Raises:
+        PieFastError: It runs out on a single prompt.
+    """
+    try:
+        return measure(batch)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise PieFastError(
+                f"prompt {batch.first} alone, {batch.tokens.shape[1]} tokens, needs more memory "
+                f"than {batch.tokens.device} has left: {error}"
+            ) from error
+    return None
+
+
+def _halve(
+    cuts: Cuts,
+    first: int,
+    n_prompts: int,
+    writer: DumpWriter,
+    note: Callable[[str], None] | None,
+) -> None:
+    """Go on from `first` with smaller batches than the one of `n_prompts` that did not fit."""
+    # Out here the error is gone, and with it what it held on to.
+    release_memory()
+    size = cuts.halve(first)
+    while size >= n_prompts:  # the last batch may be smaller than its size says
+        size = cuts.halve(first)
+    writer.record("batches", cuts.spans)
+    if note is not None:
+        note(f"out of memory on {n_prompts} prompts: from prompt {first} on {size} at a time")
+
+
+def _append(writer: DumpWriter, found: _Measured, first: int, written: int) -> None:
     """Hand over the prompts of a batch that the dump does not have yet."""
-    ptr = entries.prompt_ptr(n_prompts)
+    if first < written:
+        writer.check_metrics(first, found.clean, found.empty)
+    done = min(max(written - first, 0), found.n_prompts)
+    if done == found.n_prompts:
+        return
+    entries = found.entries.wait()
+    ptr = entries.prompt_ptr(found.n_prompts)
     rest = entries.take(slice(ptr[done], None))
     writer.append(
         ptr[done:] - ptr[done],
@@ -198,4 +290,5 @@ def _append(writer: DumpWriter, entries: Entries, n_prompts: int, done: int) -> 
         rest.position,
         rest.activation,
         rest.effect,
+        metrics=(found.clean[done:], found.empty[done:]),
     )

@@ -71,8 +71,11 @@ def discover(
         OutputExistsError: `out` exists and `force` was not given.
     """
     reporter = reporter or Reporter()
+    reporter.count(lambda: model.spent)
+    before = model.spent
     with new_folder(out, force=force, resume=resume) as folder:
-        fit = measure_reconstruction(model, split_prompts(behavior, "selection")[:LOOKED_AT])
+        with reporter.stage("fit"):
+            fit = measure_reconstruction(model, split_prompts(behavior, "selection")[:LOOKED_AT])
         if fit.warning is not None:
             reporter.note(fit.warning)
         stages = _Stages(model, behavior, plan, folder, reporter)
@@ -88,6 +91,10 @@ def discover(
             "budget_choice": stages.choice and stages.choice.to_dict(),
             "curves": stages.curves() if plan.curve else {},
             "reconstruction": fit.to_dict(),
+            "model_calls": {
+                **{name: asdict(spent) for name, spent in reporter.calls.items()},
+                "total": asdict(model.spent - before),
+            },
             "n_interpreted": len(chosen.ids),
             "n_active": stages.n_active,
             "n_dictionary": model.clt.n_layers * model.clt.n_features,
@@ -210,6 +217,7 @@ class _Stages(Selecting):
                 metric=self.metric,
                 switches=self.switches,
                 mean_of=self.behavior.selection,
+                batch_size=self._without_gradient,
                 seed=self.plan.options.seed,
             )
         return {**found, "split": "held_out" if self.behavior.held_out else "selection"}
@@ -264,8 +272,14 @@ class _Stages(Selecting):
                 metric=self.metric,
                 switches=self.switches,
                 mean_of=self.behavior.selection,
+                batch_size=self._without_gradient,
                 progress=advance,
             )
+
+    @property
+    def _without_gradient(self) -> int:
+        """Prompts a batch where nothing is kept for a backward pass."""
+        return 2 * self.plan.batch_size
 
     def settings(self, chosen: Ranked) -> dict[str, Any]:
         """Every choice of the run."""
@@ -279,6 +293,8 @@ class _Stages(Selecting):
             "metric": self.metric,
             **self.switches.to_dict(),
             "model": self.model.host.name,
+            "device": str(self.model.device),
+            "dtypes": self.model.host.dtypes,
             "clt": self.model.clt.name,
             "ignore_positions": self.model.ignore_positions,
             "behavior": behavior.name,

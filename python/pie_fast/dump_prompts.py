@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +69,7 @@ class PromptTable:
         for name in ("answer", "foil"):
             _check_least(name, getattr(self, name), -1)
         for name in ("metric_clean", "metric_baseline"):
-            _check_finite(name, getattr(self, name))
+            check_finite(name, getattr(self, name))
         _check_least("tokens", self.tokens, 0)
         self._check_positions()
         self._check_counterfactual()
@@ -128,6 +130,16 @@ class PromptTable:
                 cut[tokens] = getattr(self, tokens)[span[0] : span[-1]]
         return replace(self, **cut)
 
+    def with_metrics(
+        self, first: int, clean: NDArray[np.float64], baseline: NDArray[np.float64]
+    ) -> PromptTable:
+        """The same with the metrics of the prompts from ``first`` on replaced."""
+        columns = {"metric_clean": clean, "metric_baseline": baseline}
+        changed = {name: getattr(self, name).copy() for name in columns}
+        for name, values in columns.items():
+            changed[name][first : first + len(values)] = values
+        return replace(self, **changed)
+
     @classmethod
     def concatenate(cls, tables: list[PromptTable]) -> PromptTable:
         """All prompts of several tables, in order.
@@ -153,6 +165,22 @@ class PromptTable:
         """Write ``prompts.safetensors``."""
         values = ((name, getattr(self, name)) for name in _DTYPES)
         write_safetensors(path, {name: value for name, value in values if value is not None})
+
+    def write_metrics(self, path: Path, begin: int, end: int) -> None:
+        """Put the metrics of the prompts ``begin .. end`` into a table that is on disk already.
+
+        Nothing else of the file is touched, so this costs as little for the last prompts of many as
+        for the first; rows of which the manifest does not know yet may be torn by a power cut.
+        """
+        with path.open("r+b") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            for name in ("metric_clean", "metric_baseline"):
+                column: NDArray[np.float64] = getattr(self, name)
+                file.seek(8 + length + header[name]["data_offsets"][0] + begin * column.itemsize)
+                file.write(column[begin:end].tobytes())
+            file.flush()
+            os.fsync(file.fileno())
 
     @classmethod
     def load(cls, path: Path) -> PromptTable:
@@ -235,8 +263,13 @@ def _check_least(name: str, values: NDArray[Any], least: int) -> None:
         raise PieFastError(f"{name}[{i}] is {values[i]}, must be at least {least}")
 
 
-def _check_finite(name: str, values: NDArray[np.float64]) -> None:
+def check_finite(name: str, values: NDArray[np.float64], first: int = 0) -> None:
+    """Refuse NaN and infinity in a column whose first row here is number ``first``.
+
+    Raises:
+        PieFastError: With the column, the row and the value.
+    """
     bad = ~np.isfinite(values)
     if bad.any():
         i = int(bad.argmax())
-        raise PieFastError(f"{name}[{i}] is {values[i]}, must be finite")
+        raise PieFastError(f"{name}[{first + i}] is {values[i]}, must be finite")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from pie_fast import _native
-from pie_fast.dump_prompts import PromptTable
+from pie_fast.dump_prompts import PromptTable, check_finite
 from pie_fast.errors import DumpError, OutputExistsError, PieFastError
 from pie_fast.storage import to_bf16, write_json, write_safetensors
 
@@ -29,8 +29,10 @@ ActivationDtype = Literal["F32", "F16", "BF16"]
 
 #: Keys that the writer fills in itself.
 COUNTED = ("format", "version", "n_prompts", "n_prompts_planned", "complete", "shards")
+#: Keys that a capture records while it runs; the one that resumes it takes them over.
+RECORDED = ("batches",)
 #: Keys that may differ between a dump and the capture that resumes it.
-FREE = ("software", "created")
+FREE = ("software", "created", *RECORDED)
 
 
 class DumpWriter:
@@ -46,6 +48,8 @@ class DumpWriter:
     Args:
         path: The folder of the dump.
         prompts: All prompts that the dump is going to have.
+        measured: Whether the metrics of ``prompts`` are known. Else each ``append`` brings those
+            of its prompts, and those of prompts in no shard yet mean nothing.
         manifest: What the caller knows: ``n_layers`` and ``n_features`` at least; model, clt,
             behavior, metric, baseline and so on as plain JSON. Every key but "software" and
             "created" identifies the dump: a resumed capture must bring the same values.
@@ -68,6 +72,7 @@ class DumpWriter:
         *,
         prompts: PromptTable,
         manifest: dict[str, Any],
+        measured: bool = True,
         resume: bool = False,
         force: bool = False,
         activation_dtype: ActivationDtype = "F32",
@@ -76,7 +81,9 @@ class DumpWriter:
         if activation_dtype not in get_args(ActivationDtype):
             raise PieFastError(f"activation_dtype {activation_dtype!r} is not F32, F16 or BF16")
         self._path = Path(path)
-        self._prompts = prompts
+        # A copy where metrics are going to be filled in.
+        self._prompts = prompts if measured else prompts.with_metrics(0, *_unknown(prompts))
+        self._measured = measured
         self._activation_dtype = activation_dtype
         self._shard_bytes = shard_bytes
         self._given = _checked_manifest(manifest, prompts.n_prompts)
@@ -101,6 +108,30 @@ class DumpWriter:
         """Prompts in whole shards, and those that wait in memory for theirs to be whole."""
         return self.next_prompt + self._buffer.n_prompts
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What was recorded so far, by this capture and the one that it resumes."""
+        return {key: self._given[key] for key in RECORDED if key in self._given}
+
+    def record(self, key: str, value: Any) -> None:
+        """Put something that a capture learns while it runs into the manifest, by JSON."""
+        if key not in RECORDED:
+            raise PieFastError(f"manifest: {key} is not one of {', '.join(RECORDED)}")
+        self._given[key] = value
+
+    def check_metrics(
+        self, first: int, clean: NDArray[np.float64], baseline: NDArray[np.float64]
+    ) -> None:
+        """Compare metrics of the prompts from ``first`` on with those of whole shards.
+
+        Raises:
+            DumpError: They differ by more than what rounding explains: it is another model.
+        """
+        end = max(min(self.next_prompt, first + len(clean)), first)
+        mine = self._prompts.slice(first, end)
+        theirs = mine.with_metrics(0, clean[: end - first], baseline[: end - first])
+        self._check_prompts(mine.difference(theirs))
+
     def append(
         self,
         prompt_ptr: ArrayLike,
@@ -108,6 +139,8 @@ class DumpWriter:
         position: ArrayLike,
         activation: ArrayLike,
         attribution: ArrayLike | None = None,
+        *,
+        metrics: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> None:
         """Add the next prompts.
 
@@ -117,6 +150,8 @@ class DumpWriter:
             position: ``[nnz]`` unsigned positions.
             activation: ``[nnz]`` float32.
             attribution: ``[nnz]`` float32, or None in a dump without attributions.
+            metrics: ``[b]`` float64 each, of the model and of the baseline; where they were not
+                known before.
 
         Raises:
             PieFastError: Entries out of order, out of range or not finite; more prompts than
@@ -136,6 +171,12 @@ class DumpWriter:
         batch.check(self._n_ids, lengths, first, self._activation_dtype)
         if self._has_attribution not in (None, batch.attribution is not None):
             raise PieFastError("attribution was given for some prompts and not for others")
+        if (metrics is None) != self._measured:
+            raise PieFastError("metrics belong to append where they are not known before, only")
+        if metrics is not None:
+            rows = slice(first, first + batch.n_prompts)
+            found = _metrics(metrics, batch, first)
+            self._prompts.metric_clean[rows], self._prompts.metric_baseline[rows] = found
         self._has_attribution = batch.attribution is not None
         self._buffer.add(batch)
         self._write_whole_blocks()
@@ -192,13 +233,21 @@ class DumpWriter:
         mine = self._manifest()
         for key in sorted({*stored, *mine} - {*COUNTED, *FREE}):
             _check_same(path, key, stored.get(key), mine.get(key))
-        prompts = self._folder / "prompts.safetensors"
-        column = PromptTable.load(prompts).difference(self._prompts)
-        if column is not None:
-            raise DumpError(f"{prompts}: {column}: differs from the capture that resumes it")
+        prompts = PromptTable.load(self._folder / "prompts.safetensors")
+        if not self._measured:
+            known = (prompts.metric_clean, prompts.metric_baseline)
+            if prompts.n_prompts == self._prompts.n_prompts:
+                self._prompts = self._prompts.with_metrics(0, *known)
+        self._check_prompts(prompts.difference(self._prompts))
         self._shards = stored["shards"]
+        self._given |= {key: stored[key] for key in RECORDED if key in stored}
         for leftover in self._folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
+
+    def _check_prompts(self, different: str | None) -> None:
+        if different is not None:
+            path = self._folder / "prompts.safetensors"
+            raise DumpError(f"{path}: {different}: differs from the capture that resumes it")
 
     def _write_whole_blocks(self) -> None:
         """Cut shards off the buffer, each at the first multiple of 256 that is large enough."""
@@ -210,7 +259,7 @@ class DumpWriter:
         csr = self._buffer.peek(n_prompts)
         name = f"shard-{len(self._shards):05}.safetensors"
         written = write_safetensors(self._folder / name, _tensors(csr, self._activation_dtype))
-        entry = {
+        entry: dict[str, Any] = {
             "file": name,
             "first_prompt": self.next_prompt,
             "n_prompts": n_prompts,
@@ -220,6 +269,10 @@ class DumpWriter:
         }
         self._shards.append(entry)
         try:
+            if not self._measured:
+                begin = int(entry["first_prompt"])
+                path = self._folder / "prompts.safetensors"
+                self._prompts.write_metrics(path, begin, begin + n_prompts)
             self._write_manifest()
         except BaseException:
             self._shards.pop()
@@ -383,6 +436,23 @@ def _tensors(csr: _Csr, activation_dtype: str) -> dict[str, Any]:
     if csr.attribution is not None:
         tensors["attribution"] = csr.attribution
     return tensors
+
+
+def _unknown(prompts: PromptTable) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What stands in a table for metrics that are not known yet."""
+    return np.zeros(prompts.n_prompts), np.zeros(prompts.n_prompts)
+
+
+def _metrics(
+    metrics: tuple[ArrayLike, ArrayLike], batch: _Batch, first: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``[b]`` float64 each."""
+    clean, baseline = (np.asarray(values, dtype=np.float64) for values in metrics)
+    for name, values in (("metric_clean", clean), ("metric_baseline", baseline)):
+        if values.shape != (batch.n_prompts,):
+            raise PieFastError(f"{name} has shape {values.shape}, must be ({batch.n_prompts},)")
+        check_finite(name, values, first)
+    return clean, baseline
 
 
 def _integers(name: str, values: ArrayLike, dtype: type[np.integer[Any]]) -> NDArray[Any]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pie_fast.attribution import Effects, gate_effects
 from pie_fast.behaviors import Prompt
+from pie_fast.clt import Columns
 from pie_fast.model import Replacer, Setup, Switches, batches
 
 
@@ -62,24 +64,66 @@ class Entries:
         return out
 
 
+@dataclass(frozen=True)
+class Arriving:
+    """Entries on their way from the device to this machine's memory.
+
+    Attributes:
+        columns: `[nnz]` each, in the order of the fields of `Entries`.
+        copied: When they are there; None where they are already.
+    """
+
+    columns: tuple[Tensor, ...]
+    copied: torch.cuda.Event | None
+
+    def wait(self) -> Entries:
+        """The entries, when they have arrived."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return Entries(*(column.numpy() for column in self.columns))
+
+
 def entries_of(found: Effects, setup: Setup, n_features: int, first_prompt: int = 0) -> Entries:
     """The entries of one batch at the clean run; its first prompt is number `first_prompt`."""
-    layers = range(len(found.effects))
-    ids = torch.cat([found.activations[layer].ids + layer * n_features for layer in layers])
-    # [batch, n_pos, n] of every layer side by side, features before positions
-    activation = torch.cat([c.values for c in found.activations], 2).transpose(1, 2)
-    delta = torch.cat([d.expand_as(e) for d, e in zip(found.deltas, found.effects, strict=True)], 2)
-    delta, effect = delta.transpose(1, 2), torch.cat(found.effects, 2).transpose(1, 2)
-    kept = ((activation != 0) | (delta != 0)) & setup.counted[:, None]
-    prompt, column, position = kept.nonzero(as_tuple=True)
-    return Entries(
-        prompt=(prompt + first_prompt).cpu().numpy(),
-        feature=ids[column].cpu().numpy(),
-        position=position.cpu().numpy(),
-        activation=activation[kept].float().cpu().numpy(),
-        delta=delta[kept].float().cpu().numpy(),
-        effect=effect[kept].float().cpu().numpy(),
-    )
+    return send_entries(found, setup, n_features, first_prompt).wait()
+
+
+def send_entries(found: Effects, setup: Setup, n_features: int, first_prompt: int = 0) -> Arriving:
+    """`entries_of`, not waited for: another thread may, while the device goes on."""
+    parts = [
+        _of_layer(columns, delta, effect, setup.counted, layer * n_features)
+        for layer, (columns, delta, effect) in enumerate(
+            zip(found.activations, found.deltas, found.effects, strict=True)
+        )
+    ]
+    prompt, *others = (torch.cat(column) for column in zip(*parts, strict=True))
+    # Layer by layer each is in order of prompt, feature, position.
+    prompt, order = torch.sort(prompt, stable=True)
+    return _sent(prompt + first_prompt, *(column[order] for column in others))
+
+
+def _of_layer(
+    columns: Columns, delta: Tensor, effect: Tensor, counted: Tensor, first_id: int
+) -> tuple[Tensor, ...]:
+    """Fields of `Entries`, of one layer; features before positions."""
+    activation = columns.values.transpose(1, 2)
+    delta, effect = delta.expand_as(effect).transpose(1, 2), effect.transpose(1, 2)
+    kept = ((activation != 0) | (delta != 0)) & counted[:, None]
+    at = kept.nonzero(as_tuple=True)
+    prompt, column, position = at
+    values = (activation[at].float(), delta[at].float(), effect[at].float())
+    return prompt, columns.ids[column] + first_id, position, *values
+
+
+def _sent(*columns: Tensor) -> Arriving:
+    if columns[0].device.type != "cuda":
+        return Arriving(tuple(column.cpu() for column in columns), None)
+    # Only into pinned memory does a copy run beside the kernels that follow it.
+    pinned = [torch.empty_like(c, device="cpu", pin_memory=True) for c in columns]
+    here = tuple(to.copy_(c, non_blocking=True) for to, c in zip(pinned, columns, strict=True))
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(columns[0].device))
+    return Arriving(here, copied)
 
 
 def all_entries(

@@ -106,6 +106,11 @@ class Plan:
         own_stage = self.method in (*DUMP_METHODS, "conditional-gradient")
         return not own_stage or bool(self.method_options)
 
+    @property
+    def keeps_prompts(self) -> bool:
+        """The selection keeps all its prompts prepared; without, they stream through."""
+        return self.by_registry or self.method == "conditional-gradient"
+
     def selector_options(self, names: Collection[str]) -> dict[str, Any]:
         """What the plan says of options of these names."""
         said = {

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pie_fast.cost import Cost
+
 #: called with how much is done and how much there is
 Advance = Callable[[int, int], None]
 
@@ -20,11 +22,18 @@ class Reporter:
 
     Attributes:
         timings: Stage -> seconds.
+        calls: Stage -> model calls, of stages after `count`.
     """
 
     def __init__(self, *, visible: bool = False, notes: bool = False) -> None:
         self.visible, self.notes = visible, notes
         self.timings: dict[str, float] = {}
+        self.calls: dict[str, Cost] = {}
+        self._spent: Callable[[], Cost] | None = None
+
+    def count(self, spent: Callable[[], Cost]) -> None:
+        """Count model calls too, by what `spent` says before and after a stage."""
+        self._spent = spent
 
     def note(self, text: str) -> None:
         """Tell something that is no error."""
@@ -35,6 +44,7 @@ class Reporter:
     def stage(self, name: str) -> Iterator[Advance]:
         """Time a stage; call what it yields as the stage goes on."""
         start = time.perf_counter()
+        before = self._spent and self._spent()
         try:
             if self.visible:
                 with _bar(name) as advance:
@@ -44,6 +54,8 @@ class Reporter:
         finally:
             spent = time.perf_counter() - start
             self.timings[name] = self.timings.get(name, 0.0) + spent
+            if before is not None and self._spent is not None:
+                self.calls[name] = self.calls.get(name, Cost()) + (self._spent() - before)
 
 
 @contextmanager

@@ -397,6 +397,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: torch.dtype | None = None,
+    autocast: torch.dtype | None = None,
     tokenizer: Any = None,
     ignore_positions: int | str | None = None,
     lazy_encoder: bool = False,
@@ -410,6 +411,8 @@ def load_model(
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: Of a checkpoint's model, float32 when None; objects keep theirs. The CLT computes in
             float32 whatever the model does, and MLP outputs are added up in it and cast once.
+        autocast: `torch.bfloat16` or `torch.float16`, in which the model's passes are computed
+            where torch finds that safe; None: in the dtype of the weights.
         tokenizer: With a HuggingFace model object only.
         ignore_positions: Which first positions have no features: `auto` (also None), the BOS;
             `circuit-tracer`, as it does; or how many. See `pie_fast.positions`.
@@ -426,6 +429,7 @@ def load_model(
         # Before the model: a wrong CLT should not cost the time a model takes to boot.
         clt = load_clt(clt, device=where, lazy_encoder=lazy_encoder)
     host = load_host(model, tokenizer, where, dtype or torch.float32)
+    host.autocast = autocast
     return ReplacementModel(host, clt, ignore_positions=ignore_positions)
 
 

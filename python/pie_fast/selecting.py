@@ -14,6 +14,7 @@ from pie_fast.behaviors import Behavior
 from pie_fast.capture import capture
 from pie_fast.conditional import Grown, grow
 from pie_fast.cost import Cost
+from pie_fast.cuts import Cuts
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError
 from pie_fast.ground import Ground
@@ -56,6 +57,9 @@ class Selecting:
         self.metric = plan.metric or behavior.metric
         self.switches = plan.switches(behavior)
         self.dump = self._capture(folder / "dump")
+        # What did not fit into memory there would not fit later either.
+        cuts = Cuts(plan.batch_size, self.dump.manifest.get("batches"))
+        self.plan = replace(plan, batch_size=cuts.smallest)
         self.active = self.dump.active_features()
         self.n_active = len(self.active)
         if (plan.budget or 0) > self.n_active:
@@ -77,9 +81,9 @@ class Selecting:
         if k > len(so_far.ids):
             # Whole steps, so that no prefix depends on which budgets were asked for.
             longest = min(-(-k // step) * step, self.n_active)
-            left = longest - len(so_far.ids)
+            ground, left = self.ground, longest - len(so_far.ids)  # a stage of its own
             with self.reporter.stage("grow") as advance:
-                more = self._grow(self.ground, left, start=so_far.ids, progress=advance)
+                more = self._grow(ground, left, start=so_far.ids, progress=advance)
             self._grown = so_far.then(more)
         found = self._grown
         made = {"step": step, "anchor": self.plan.anchor, "grown_on": "kl"}
@@ -139,14 +143,15 @@ class Selecting:
     @cached_property
     def ground(self) -> Ground:
         """The selection prompts, prepared once for every growth on them."""
-        return Ground(
-            self.model,
-            self.behavior.selection,
-            "kl",
-            self.switches,
-            candidates=self.active,
-            batch_size=self.plan.batch_size,
-        )
+        with self.reporter.stage("prepare"):
+            return Ground(
+                self.model,
+                self.behavior.selection,
+                "kl",
+                self.switches,
+                candidates=self.active,
+                batch_size=self.plan.batch_size,
+            )
 
     @cached_property
     def synergy(self) -> SynergyMatrix:
@@ -226,4 +231,5 @@ class Selecting:
                 batch_size=self.plan.batch_size,
                 resume=path.exists(),
                 progress=advance,
+                note=self.reporter.note,
             )

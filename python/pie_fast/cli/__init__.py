@@ -12,6 +12,7 @@ from pie_fast.cli import (
     discovering,
     intervening,
     models,
+    planning,
     saved,
     selecting,
     sharing,
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 discovering.register(app)
+planning.register(app)
 sharing.register(app)
 models.register(app)
 intervening.register(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,6 +87,21 @@ class Frozen(StrEnum):
     freeze = "freeze"
 
 
+class Dtype(StrEnum):
+    """Of the model's weights, and of its passes."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Autocast(StrEnum):
+    """What passes are computed in where that is safe."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class KlDirection(StrEnum):
     """Of the divergence that fidelity is made of."""
 
@@ -151,6 +167,17 @@ IgnoreOption = Annotated[
         help="First positions without features: the BOS, circuit-tracer's, or so many.",
     ),
 ]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the model's weights.")]
+AutocastOption = Annotated[
+    Autocast | None,
+    typer.Option("--autocast", help="Compute the model's passes in it where torch finds it safe."),
+]
+LazyOption = Annotated[
+    bool, typer.Option("--lazy-encoder", help="Read encoders from disk layer by layer, hold none.")
+]
+IgnoreEstimateOption = Annotated[
+    bool, typer.Option("--ignore-estimate", help="Run even where memory or disk seem too small.")
+]
 PromptsOption = Annotated[
     int | None,
     typer.Option("--prompts", callback=at_least(2), help="Prompts in both splits together."),
@@ -196,28 +223,48 @@ def open_noting(path: Path) -> FeatureDump:
     return opened
 
 
-def load(
-    model: str,
-    clt: str,
-    behaviors: Sequence[str],
-    device: str,
-    n_prompts: int | None,
-    seed: int,
-    ignore_positions: str = "auto",
-) -> tuple[ReplacementModel, list[Behavior]]:
-    """A model and behaviours that it can read; what is cheap to check is checked first."""
-    from pie_fast.behaviors import check_known, load_behavior
+@dataclass(frozen=True)
+class Loading:
+    """What commands that need a model load, and how."""
 
-    for name in behaviors:
-        check_known(name)
-    from pie_fast.replacement_model import load_model
+    model: str
+    clt: str
+    device: str
+    dtype: Dtype = Dtype.float32
+    autocast: Autocast | None = None
+    ignore_positions: str = "auto"
+    lazy_encoder: bool = False
 
-    loaded = load_model(model, clt, device=device, ignore_positions=ignore_positions)
-    host = loaded.host
-    found = [
-        load_behavior(name, tokenizer=host.tokenizer, n_prompts=n_prompts, seed=seed)
-        for name in behaviors
-    ]
-    for behavior in found:
-        behavior.check_fits(host.vocab_size, host.n_ctx)
-    return loaded, found
+    def load(self) -> ReplacementModel:
+        """The model with its CLT."""
+        import torch
+
+        from pie_fast.replacement_model import load_model
+
+        return load_model(
+            self.model,
+            self.clt,
+            device=self.device,
+            dtype=getattr(torch, self.dtype.value),
+            autocast=None if self.autocast is None else getattr(torch, self.autocast.value),
+            ignore_positions=self.ignore_positions,
+            lazy_encoder=self.lazy_encoder,
+        )
+
+    def load_with(
+        self, behaviors: Sequence[str], n_prompts: int | None, seed: int
+    ) -> tuple[ReplacementModel, list[Behavior]]:
+        """The same with behaviours that it can read; what is cheap to check is checked first."""
+        from pie_fast.behaviors import check_known, load_behavior
+
+        for name in behaviors:
+            check_known(name)
+        loaded = self.load()
+        host = loaded.host
+        found = [
+            load_behavior(name, tokenizer=host.tokenizer, n_prompts=n_prompts, seed=seed)
+            for name in behaviors
+        ]
+        for behavior in found:
+            behavior.check_fits(host.vocab_size, host.n_ctx)
+        return loaded, found

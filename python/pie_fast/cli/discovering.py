@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pie_fast.cli.common import (
+    AutocastOption,
     BaselineOption,
     BatchOption,
     BehaviorOption,
@@ -17,14 +18,19 @@ from pie_fast.cli.common import (
     DeviceOption,
     Direction,
     DirectionOption,
+    Dtype,
+    DtypeOption,
     Estimator,
     EstimatorOption,
     ForceOption,
     Form,
     Gradient,
     GradientOption,
+    IgnoreEstimateOption,
     IgnoreOption,
     JsonOption,
+    LazyOption,
+    Loading,
     Method,
     MetricOption,
     ModelOption,
@@ -35,17 +41,19 @@ from pie_fast.cli.common import (
     ResumeOption,
     SeedOption,
     at_least,
-    load,
     print_json,
     terminal,
 )
 from pie_fast.cli.selecting import BonusOption, FormOption
 
+if TYPE_CHECKING:
+    from pie_fast.plan import Plan
+
 #: budgets that are chosen
 _CHOSEN = ("auto", "knee")
 
 
-def _check_budget(text: str) -> str:
+def check_budget_text(text: str) -> str:
     """Refuse what is neither `auto` nor `knee` nor a number of features."""
     if text not in _CHOSEN:
         try:
@@ -58,7 +66,7 @@ def _check_budget(text: str) -> str:
     return text
 
 
-def _budget(text: str) -> int | None:
+def budget_of(text: str) -> int | None:
     """The number of features, None for one that is chosen."""
     return None if text in _CHOSEN else int(text)
 
@@ -68,7 +76,7 @@ AnyBudgetOption = Annotated[
     typer.Option(
         "--budget",
         "-k",
-        callback=_check_budget,
+        callback=check_budget_text,
         metavar="K|auto|knee",
         help="How many features to keep; auto: as many as --target-fidelity needs; knee: of the "
         "fidelity curve.",
@@ -144,13 +152,12 @@ def demo(
 
     folder = out or Path(tempfile.mkdtemp(prefix="pie-fast-demo-")) / behavior.replace("/", "-")
     _discover(
-        str(demo_model_path()),
-        str(demo_clt_path()),
+        Loading(str(demo_model_path()), str(demo_clt_path()), device),
         behavior,
         folder,
         # fewer prompts for the synergies of the curve, so that the demo stays within its minute
         plan={
-            "budget": _budget(budget),
+            "budget": budget_of(budget),
             "knee": budget == "knee",
             "target_fidelity": target_fidelity,
             "stability": stability,
@@ -158,7 +165,6 @@ def demo(
         },
         options={"method": method.value, "seed": seed},
         method_options=method_option or [],
-        device=device,
         n_prompts=None,
         force=force,
         resume=False,
@@ -196,18 +202,21 @@ def discover(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     ignore_positions: IgnoreOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
+    lazy_encoder: LazyOption = False,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    ignore_estimate: IgnoreEstimateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find, interpret and evaluate the circuit of a behaviour."""
     _discover(
-        model,
-        clt,
+        Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder),
         behavior,
         out,
         plan={
-            "budget": _budget(budget),
+            "budget": budget_of(budget),
             "knee": budget == "knee",
             "target_fidelity": target_fidelity,
             "stability": stability,
@@ -230,8 +239,7 @@ def discover(
             "seed": seed,
         },
         method_options=method_option or [],
-        device=device,
-        ignore_positions=ignore_positions,
+        ignore_estimate=ignore_estimate,
         n_prompts=prompts,
         force=force,
         resume=resume,
@@ -239,40 +247,54 @@ def discover(
     )
 
 
-def _discover(
-    model: str,
-    clt: str,
-    behavior: str,
-    out: Path,
-    *,
-    plan: dict[str, Any],
-    options: dict[str, Any],
-    method_options: list[str],
-    device: str,
-    n_prompts: int | None,
-    force: bool,
-    resume: bool,
-    as_json: bool,
-    ignore_positions: str = "auto",
-) -> None:
-    from pie_fast.outputs import check_new_folder
+def read_plan(plan: dict[str, Any], options: dict[str, Any], method_options: list[str]) -> Plan:
+    """The plan that a command line describes.
 
-    # Before minutes of work: what can be refused at once is.
-    check_new_folder(out, force=force, resume=resume)
-    from pie_fast.discover import discover as run
+    Args:
+        plan: Fields of `Plan`.
+        options: Fields of `pie_fast.selectors.Options`.
+        method_options: `KEY=VALUE` each.
+    """
     from pie_fast.methods import selector_named
     from pie_fast.plan import Plan
-    from pie_fast.progress import Reporter
     from pie_fast.selectors import Options
 
     chosen = Plan(**plan, options=Options(**options))
     if method_options:
         read = selector_named(chosen.method).read_options(method_options)
         chosen = replace(chosen, method_options=read)
+    return chosen
+
+
+def _discover(
+    how: Loading,
+    behavior: str,
+    out: Path,
+    *,
+    plan: dict[str, Any],
+    options: dict[str, Any],
+    method_options: list[str],
+    ignore_estimate: bool = False,
+    n_prompts: int | None,
+    force: bool,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    from pie_fast.outputs import check_new_folder
+
+    # Before minutes of work: what can be refused at once is.
+    check_new_folder(out, force=force, resume=resume)
+    from pie_fast.cli.planning import ask, check_loadable
+    from pie_fast.discover import discover as run
+    from pie_fast.progress import Reporter
+
+    chosen = read_plan(plan, options, method_options)
+    if not ignore_estimate:
+        check_loadable(how)
     reporter = Reporter(visible=terminal(), notes=True)
     with reporter.stage("load"):
-        seed = options["seed"]
-        loaded, (found,) = load(model, clt, [behavior], device, n_prompts, seed, ignore_positions)
+        loaded, (found,) = how.load_with([behavior], n_prompts, options["seed"])
+    ask(loaded, found, chosen, out, reporter, ignore=ignore_estimate)
     result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)
     if as_json:
         print_json({**result, "folder": str(out)})

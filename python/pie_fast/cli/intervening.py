@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pie_fast.cli.common import (
+    AutocastOption,
     CltOption,
     DeviceOption,
+    Dtype,
+    DtypeOption,
     Frozen,
     IgnoreOption,
     JsonOption,
+    LazyOption,
+    Loading,
     ModelOption,
     SeedOption,
     at_least,
@@ -73,14 +78,16 @@ def intervene(
     ] = Frozen.recompute,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
     ignore_positions: IgnoreOption = "auto",
+    lazy_encoder: LazyOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Set, ablate or scale features on a prompt, and see what the model says then."""
     chosen = read_interventions(set_to or (), times or ())
-    from pie_fast.replacement_model import load_model
-
-    loaded = load_model(model, clt, device=device, ignore_positions=ignore_positions)
+    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+    loaded = how.load()
     frozen = {"attention": attention, "activations": activations, "norms": norms}
     found = loaded.intervene(prompt, chosen, **{name: how.value for name, how in frozen.items()})
     summary = found.to_dict(top)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pie_fast.cli.common import (
+    AutocastOption,
     BaselineOption,
     BatchOption,
     BehaviorOption,
@@ -15,6 +16,8 @@ from pie_fast.cli.common import (
     DeviceOption,
     Direction,
     DirectionOption,
+    Dtype,
+    DtypeOption,
     Error,
     Estimator,
     EstimatorOption,
@@ -22,9 +25,12 @@ from pie_fast.cli.common import (
     Frozen,
     Gradient,
     GradientOption,
+    IgnoreEstimateOption,
     IgnoreOption,
     JsonOption,
     KlDirection,
+    LazyOption,
+    Loading,
     MetricOption,
     ModelOption,
     OutOption,
@@ -35,7 +41,6 @@ from pie_fast.cli.common import (
     SeedOption,
     Split,
     at_least,
-    load,
     open_noting,
     print_json,
     terminal,
@@ -62,26 +67,44 @@ def capture(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     ignore_positions: IgnoreOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
+    lazy_encoder: LazyOption = False,
     force: ForceOption = False,
     resume: ResumeOption = False,
+    ignore_estimate: IgnoreEstimateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Capture activations and attributions into a feature dump."""
     from pie_fast.capture import capture as run
     from pie_fast.capture import default_switches, split_prompts
+    from pie_fast.cli.planning import ask, check_loadable
     from pie_fast.model import Switches
     from pie_fast.outputs import check_absent
+    from pie_fast.plan import Plan
     from pie_fast.progress import Reporter
     from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
 
     if not resume:
         check_absent(out, force=force, or_else=", or --resume to go on with it")
-    loaded, (found,) = load(model, clt, [behavior], device, prompts, seed, ignore_positions)
+    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+    if not ignore_estimate:
+        check_loadable(how)
+    loaded, (found,) = how.load_with([behavior], prompts, seed)
     switches = Switches(baseline.value) if baseline else default_switches(found)
     reporter = Reporter(visible=terminal(), notes=True)
     fit = measure_reconstruction(loaded, split_prompts(found, split.value)[:LOOKED_AT])
     if fit.warning is not None:
         reporter.note(fit.warning)
+    plan = Plan(
+        None,
+        metric=metric and metric.value,
+        baseline=switches.baseline,
+        gradient=gradient.value,
+        batch_size=batch_size,
+    )
+    if split is Split.selection:
+        ask(loaded, found, plan, out, reporter, ignore=ignore_estimate, only_capture=True)
     with reporter.stage("capture") as advance:
         dump = run(
             loaded,
@@ -95,6 +118,7 @@ def capture(
             resume=resume,
             force=force,
             progress=advance,
+            note=reporter.note,
         )
     summary = {
         "dump": str(out),
@@ -132,6 +156,9 @@ def synergy(
     ] = 32,
     batch_size: BatchOption = 32,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
+    lazy_encoder: LazyOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -142,7 +169,6 @@ def synergy(
     opened = open_noting(dump)
     size = check_pool(opened, pool)
     from pie_fast.progress import Reporter
-    from pie_fast.replacement_model import load_model
     from pie_fast.synergy import model_calls
     from pie_fast.synergy_pool import SYNERGY_FILE, measure_dump_synergy
 
@@ -153,8 +179,8 @@ def synergy(
         f"{min(n_prompts, opened.n_prompts)} prompts",
         err=True,
     )
-    ignore = opened.manifest.get("ignore_positions")
-    loaded = load_model(model, clt, device=device, ignore_positions=ignore)
+    ignore = opened.manifest.get("ignore_positions") or "auto"
+    loaded = Loading(model, clt, device, dtype, autocast, ignore, lazy_encoder).load()
     reporter = Reporter(visible=terminal())
     with reporter.stage("synergy") as advance:
         matrix = measure_dump_synergy(
@@ -205,6 +231,9 @@ def evaluate(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     ignore_positions: IgnoreOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
+    lazy_encoder: LazyOption = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep the figures here.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -219,7 +248,8 @@ def evaluate(
     if out is not None:
         check_absent(out, force=force)
     chosen = read_features(features)
-    loaded, (found,) = load(model, clt, [behavior], device, prompts, seed, ignore_positions)
+    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+    loaded, (found,) = how.load_with([behavior], prompts, seed)
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)
     switches = Switches(

@@ -8,20 +8,24 @@ from typing import Annotated
 import typer
 
 from pie_fast.cli.common import (
+    AutocastOption,
     BaselineOption,
     BatchOption,
     BudgetOption,
     CltOption,
     DeviceOption,
+    Dtype,
+    DtypeOption,
     ForceOption,
     IgnoreOption,
     JsonOption,
+    LazyOption,
+    Loading,
     ModelOption,
     OutOption,
     PromptsOption,
     SeedOption,
     at_least,
-    load,
     print_json,
     terminal,
 )
@@ -76,6 +80,9 @@ def shared(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     ignore_positions: IgnoreOption = "auto",
+    dtype: DtypeOption = Dtype.float32,
+    autocast: AutocastOption = None,
+    lazy_encoder: LazyOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,7 +96,8 @@ def shared(
 
     reporter = Reporter(visible=terminal())
     with reporter.stage("load"):
-        loaded, found = load(model, clt, behavior, device, prompts, seed, ignore_positions)
+        how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+        loaded, found = how.load_with(behavior, prompts, seed)
     result = discover_shared(
         loaded,
         found,

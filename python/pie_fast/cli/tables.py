@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from pie_fast.estimate import human
+
+if TYPE_CHECKING:
+    from pie_fast.forecast import Forecast
 
 
 def print_selection(content: Mapping[str, Any], out: Path | None) -> None:
@@ -145,3 +150,34 @@ def _curve(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
 
 def _bar(value: float, width: int = 5) -> str:
     return f"{value:.3f} " + "█" * round(value * width)
+
+
+def print_forecast(told: Forecast) -> None:
+    """Model calls by stage, memory by part, disk and time."""
+    table = Table(title="model calls, in prompts")
+    for name in ("stage", "", "forward", "backward"):
+        table.add_column(name, justify="left" if name in ("stage", "") else "right")
+    for stage in told.stages:
+        how = ("just" if stage.exact else "at most") if stage.known else "not known before"
+        table.add_row(stage.name, how, str(stage.cost.forward), str(stage.cost.backward))
+    table.add_row("all", "", str(told.total.forward), str(told.total.backward), style="bold")
+    console = Console()
+    console.print(table)
+    splits = (
+        f"{told.n_prompts[name]} {name.replace('_', '-')} prompts of {told.n_tokens[name]} tokens"
+        for name in told.n_prompts
+    )
+    parts = ", ".join(f"{name} {human(size)}" for name, size in vars(told.memory).items() if size)
+    measured = told.activity.tokens > 0
+    active = f"{told.activity.active:.1f} active features a token and layer"
+    lines = [
+        f"{'; '.join(splits)}",
+        f"memory: {human(told.memory.total)} at the peak ({parts})",
+        f"disk: {human(told.disk)} for the dump",
+        "time: not known without --probe"
+        if told.seconds is None
+        else f"time: about {told.seconds:.0f} s in the model",
+        f"{active}, {'measured' if measured else 'assumed, no two tokens sharing one'}",
+    ]
+    for line in lines:
+        console.print(line, highlight=False)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pie_fast.model.lean import LONG, forget_pattern, lean_attention
 
 #: what a hook gets and may replace
 Hook = Callable[[Tensor], Tensor | None]
@@ -25,18 +27,23 @@ class Host:
         bridge: The TransformerBridge.
         tokenizer: The model's own (the bridge's, unless another was given), or None.
         n_layers, d_model, n_ctx, vocab_size: Its sizes.
+        autocast: The dtype that its passes are computed in where torch finds that safe; None: its
+            weights' own. What hooks do is never autocast.
     """
 
     def __init__(self, bridge: Any, name: str, tokenizer: Any = None) -> None:
         self.bridge = bridge.eval()
-        self.tokenizer = _usable(bridge.tokenizer if tokenizer is None else tokenizer)
+        self.tokenizer = usable_tokenizer(bridge.tokenizer if tokenizer is None else tokenizer)
         self.name = name
+        self.autocast: torch.dtype | None = None
         self.n_layers = int(bridge.cfg.n_layers)
         self.d_model = int(bridge.cfg.d_model)
         self.n_ctx = int(bridge.cfg.n_ctx)
         self.vocab_size = int(bridge.cfg.d_vocab)
         for parameter in bridge.parameters():
             parameter.requires_grad_(False)
+        for block in bridge.blocks:
+            block.attn.register_forward_hook(lambda attention, *_: forget_pattern(attention))
         self._returns_tuple = False
         self._learn_returned()
 
@@ -45,6 +52,13 @@ class Host:
         """Where its parameters are."""
         device: torch.device = next(self.bridge.parameters()).device
         return device
+
+    @property
+    def dtypes(self) -> dict[str, str | None]:
+        """`model`, of the weights, and `autocast`: for manifests and results."""
+        weights = next(self.bridge.parameters()).dtype
+        autocast = None if self.autocast is None else _name(self.autocast)
+        return {"model": _name(weights), "autocast": autocast}
 
     @property
     def bos(self) -> int | None:
@@ -84,6 +98,7 @@ class Host:
         *,
         skip_mlps: Collection[int] = (),
         start: int = 0,
+        lean: bool = False,
     ) -> Tensor:
         """One forward pass.
 
@@ -94,6 +109,8 @@ class Host:
             skip_mlps: Layers whose MLPs are stepped over; a hook must then replace their outputs.
             start: Step over the blocks below this one; what enters it must then be replaced by a
                 hook. (TransformerLens' `start_at_layer` computes them and drops the outcome.)
+            lean: Keep no attention pattern for the backward pass of a long prompt; see
+                `pie_fast.model.lean`.
 
         Returns:
             `[n, vocab]` float32 logits, `[n, n_pos, vocab]` of every position, as the model gives
@@ -104,15 +121,21 @@ class Host:
         def at_answer(x: Tensor) -> Tensor:
             return x if answer_position is None else x[rows, answer_position][:, None]
 
+        if self.autocast is not None:
+            hooks = [(name, _as_it_is(hook, tokens.device.type)) for name, hook in hooks]
         points = [(name, _without_name(hook)) for name, hook in hooks]
         points.append(("unembed.hook_in", _without_name(at_answer)))
+        lean = lean and tokens.shape[1] >= LONG
         with (
             self.bridge.hooks(fwd_hooks=points),
             self._stepped_over(skip_mlps, start),
+            lean_attention(self.bridge, points) if lean else nullcontext(),
+            torch.autocast(tokens.device.type, self.autocast, self.autocast is not None),
             warnings.catch_warnings(),
         ):
             # of norms whose scale a gradient rule holds; their values are put back
             warnings.filterwarnings("ignore", message="A forward hook edited hook_scale")
+            # A cache of keys and values would serve the next token, which nobody asks for.
             logits: Tensor = self.bridge(tokens, return_type="logits", use_cache=False)
         answers: Tensor = (logits if answer_position is None else logits[:, 0]).float()
         return answers
@@ -159,11 +182,23 @@ def _stub(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
-def _usable(tokenizer: Any) -> Any:
+def usable_tokenizer(tokenizer: Any) -> Any:
     """None for what transformers invents where a checkpoint has none: special tokens only."""
     if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_ids):
         return None
     return tokenizer
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _as_it_is(hook: Hook, device: str) -> Hook:
+    def call(x: Tensor) -> Tensor | None:
+        with torch.autocast(device, enabled=False):
+            return hook(x)
+
+    return call
 
 
 def _without_name(hook: Hook) -> Callable[..., Tensor | None]:

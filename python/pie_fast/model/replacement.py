@@ -93,7 +93,8 @@ class Replacer:
             BehaviorError: `baseline="counterfactual"` and a prompt has none.
         """
         with torch.no_grad():
-            reads, mlp_out, patterns, logits = self._observe(batch.tokens, batch)
+            freeze = switches.attention == "freeze"
+            reads, mlp_out, patterns, logits = self._observe(batch.tokens, batch, patterns=freeze)
             clean = self._encode(reads)
             baseline = self._baseline(batch, switches, mean_of)
             rebuilt = self._with_skips(self._reconstruct(clean, batch.tokens.shape), reads)
@@ -102,7 +103,6 @@ class Replacer:
                 for m, r in zip(mlp_out, rebuilt, strict=True)
             )
             empty_out = self._reconstruct(baseline, (1, 1))
-        frozen = tuple(patterns) if switches.attention == "freeze" else None
         return Setup(
             batch,
             switches,
@@ -112,7 +112,7 @@ class Replacer:
             empty_out,
             error,
             tuple(mlp_out),
-            frozen,
+            tuple(patterns) if freeze else None,
             self.ignored(batch),
         )
 
@@ -196,7 +196,14 @@ class Replacer:
             hooks.append(("unembed.hook_out", uncapped.append))
         self.spent += Cost(forward=len(tokens))
         with torch.set_grad_enabled(gradient is not None):
-            logits = self.host.run(tokens, at, hooks, skip_mlps=self.clt.covered, start=start)
+            logits = self.host.run(
+                tokens,
+                at,
+                hooks,
+                skip_mlps=self.clt.covered,
+                start=start,
+                lean=gradient is not None,
+            )
         for logits_before in uncapped:
             logits = _straight_through(logits, logits_before[:, 0].float())
         return Run(
@@ -252,21 +259,25 @@ class Replacer:
         return (empty,) * self.clt.n_layers
 
     def _observe(
-        self, tokens: Tensor, batch: Batch
+        self, tokens: Tensor, batch: Batch, *, patterns: bool = False
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-        """What each layer reads and writes, its attention pattern, and the answer's logits."""
+        """What each layer reads and writes, its attention pattern, and the answer's logits.
+
+        Patterns are `n_pos` squared: the list of them is empty unless they are asked for.
+        """
         reads: list[Tensor] = []
         writes: list[Tensor] = []
-        patterns: list[Tensor] = []
+        seen: list[Tensor] = []
         hooks: list[tuple[str, Hook]] = []
         for layer in range(self.clt.n_layers):
-            hooks.append((f"blocks.{layer}.attn.hook_pattern", patterns.append))
+            if patterns:
+                hooks.append((f"blocks.{layer}.attn.hook_pattern", seen.append))
             hooks.append((f"blocks.{layer}.{self.read_hook}", reads.append))
             hooks.append((f"blocks.{layer}.{self.write_hook}", writes.append))
         self.spent += Cost(forward=len(tokens))
         logits = self.host.run(tokens, batch.answer_position, hooks)
         _check_finite(batch, reads, writes, logits)
-        return reads, writes, patterns, logits
+        return reads, writes, seen, logits
 
     def _encode(self, reads: list[Tensor]) -> tuple[Columns, ...]:
         dtype = self.clt.b_dec.dtype

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
+from pie_fast.clt import clt_forge
 from pie_fast.clt.circuit_tracer import read_circuit_tracer
+from pie_fast.clt.clt_forge import read_clt_forge
 from pie_fast.clt.config import read_yaml
 from pie_fast.clt.contract import Clt
 from pie_fast.errors import CheckpointError
@@ -70,6 +72,11 @@ def _kind(folder: Path) -> str | None:
 
 #: what to look for, whether it is there, who reads it; the first that is there wins
 _FORMATS: tuple[tuple[str, Callable[[Path], bool], Reader], ...] = (
+    (
+        "clt_cfg.json (CLT-Forge)",
+        lambda folder: (folder / clt_forge.CONFIG).is_file(),
+        read_clt_forge,
+    ),
     (
         "W_enc_0.safetensors (circuit-tracer CLT)",
         lambda folder: (folder / "W_enc_0.safetensors").is_file(),

@@ -1,0 +1,180 @@
+"""One random CLT, written in every format, and what it does in plain torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tiny import D_MODEL, N_FEATURES, N_LAYERS
+
+L, D, F = N_LAYERS, D_MODEL, N_FEATURES
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A CLT as plain arrays.
+
+    Attributes:
+        w_enc: `[L, F, d]`.
+        b_enc: `[L, F]`.
+        w_dec: `[F, d]` of (source, target).
+        b_dec: `[L, d]`.
+        threshold: `[L, F]`; None for the top k.
+        k: How many pass; with `positive`, only those above 0.
+        skip: `[L, d, d]`, applied as `x @ skip.T`.
+    """
+
+    w_enc: Tensor
+    b_enc: Tensor
+    w_dec: dict[tuple[int, int], Tensor]
+    b_dec: Tensor
+    threshold: Tensor | None
+    k: int = 0
+    positive: bool = False
+    skip: Tensor | None = None
+
+    def encode(self, x: Tensor) -> Tensor:
+        """`[L, n, d]` -> `[L, n, F]`."""
+        pre = x @ self.w_enc.transpose(1, 2) + self.b_enc[:, None]
+        if self.threshold is not None:
+            return torch.where(pre > self.threshold[:, None], pre, 0.0)
+        out = torch.zeros_like(pre)
+        for layer, row in ((i, j) for i in range(L) for j in range(pre.shape[1])):
+            best = sorted(range(F), key=lambda f: -float(pre[layer, row, f]))[: self.k]
+            out[layer, row, best] = pre[layer, row, best]
+        return out.relu() if self.positive else out
+
+    def rebuild(self, x: Tensor) -> Tensor:
+        """`[L, n, d]` -> `[L, n, d]`."""
+        acts = self.encode(x)
+        out = self.b_dec[:, None].expand(L, x.shape[1], D).clone()
+        for (source, target), rows in self.w_dec.items():
+            out[target] += acts[source] @ rows
+        if self.skip is not None:
+            out += x @ self.skip.transpose(1, 2)
+        return out
+
+
+def plain(*, crosses: bool = True, activation: str = "jump", skip: bool = False) -> Plain:
+    """A random one; `activation` is `jump`, `relu`, `topk` or `topk-positive`."""
+    generator = torch.Generator().manual_seed(7)
+
+    def randn(*shape: int, scale: float) -> Tensor:
+        return torch.randn(*shape, generator=generator) * scale
+
+    jump = torch.rand(L, F, generator=generator) * 0.4
+    threshold = {"jump": jump, "relu": torch.zeros(L, F)}.get(activation)
+    return Plain(
+        w_enc=randn(L, F, D, scale=D**-0.5),
+        b_enc=randn(L, F, scale=0.2) - 0.3,
+        w_dec={
+            (source, target): randn(F, D, scale=0.2)
+            for source in range(L)
+            for target in (range(source, L) if crosses else [source])
+        },
+        b_dec=randn(L, D, scale=0.1),
+        threshold=threshold,
+        k=5,
+        positive=activation == "topk-positive",
+        skip=randn(L, D, D, scale=0.05) if skip else None,
+    )
+
+
+def rounded(one: Plain, dtype: torch.dtype) -> Plain:
+    """What is left when it is stored in `dtype`."""
+
+    def cast(x: Tensor) -> Tensor:
+        return x.to(dtype).float()
+
+    return replace(
+        one,
+        w_enc=cast(one.w_enc),
+        b_enc=cast(one.b_enc),
+        w_dec={pair: cast(rows) for pair, rows in one.w_dec.items()},
+        b_dec=cast(one.b_dec),
+        threshold=None if one.threshold is None else cast(one.threshold),
+        skip=None if one.skip is None else cast(one.skip),
+    )
+
+
+def save(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """A safetensors file, floats in `dtype`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {
+            key: (x.to(dtype) if x.is_floating_point() else x).contiguous().clone()
+            for key, x in tensors.items()
+        },
+        path,
+    )
+
+
+def clt_forge(
+    folder: Path,
+    one: Plain,
+    *,
+    dtype: torch.dtype = torch.float32,
+    shards: int = 0,
+    factors: bool = True,
+) -> Plain:
+    """As CLT-Forge saves it; its own units differ from the model's by two factors a layer."""
+    crosses = (0, 1) in one.w_dec
+    s_in = torch.tensor([0.5, 2.0, 4.0]) if factors else torch.ones(L)
+    s_out = torch.tensor([0.25, 1.0, 8.0]) if factors else torch.ones(L)
+    # Biases of pairs in sixteenths, so that no dtype rounds their sum.
+    b_pair = torch.stack(
+        [torch.randint(-4, 5, (D,), generator=torch.Generator().manual_seed(i)) for i in range(9)]
+    )
+    pairs = [(a, b) for a in range(L) for b in (range(a, L) if crosses else [a])]
+    b_pair = b_pair[: len(pairs)] / 16
+    b_dec = torch.zeros(L, D)
+    for (_, target), bias in zip(pairs, b_pair, strict=True):
+        b_dec[target] += bias / s_out[target]
+    assert one.threshold is not None
+    log = one.threshold.log().to(dtype)
+    tensors = {
+        "W_enc": torch.stack([one.w_enc[i].T / s_in[i] for i in range(L)]),
+        "b_enc": one.b_enc,
+        "W_dec": torch.stack([one.w_dec[pair] * s_out[pair[1]] for pair in pairs]),
+        "b_dec": b_pair,
+        "log_threshold": log,
+        "layer_mask": torch.zeros(L, len(pairs)),
+        "feature_count": torch.zeros(L, F, dtype=torch.int64),
+        "estimated_norm_scaling_factor_in": s_in,
+        "estimated_norm_scaling_factor_out": s_out,
+    }
+    axis = {"W_enc": 2, "b_enc": 1, "W_dec": 1, "log_threshold": 1, "feature_count": 1}
+    for rank in range(shards):
+        part = {k: x.chunk(shards, axis[k])[rank] if k in axis else x for k, x in tensors.items()}
+        save(folder / f"rank{rank}_clt_weights.safetensors", part, dtype)
+    if not shards:
+        save(folder / "clt_weights.safetensors", tensors, dtype)
+    config = {
+        "device": "cuda",
+        "dtype": "bfloat16",
+        "seed": 42,
+        "model_name": "gpt2",
+        "debug": False,
+        "d_in": D,
+        "d_latent": F,
+        "n_layers": L,
+        "jumprelu_bandwidth": 1.0,
+        "jumprelu_init_threshold": 0.03,
+        "normalize_decoder": False,
+        "dead_feature_window": 250,
+        "cross_layer_decoders": crosses,
+        "context_size": 16,
+        "l0_coefficient": 2.0,
+        "ddp": False,
+        "fsdp": False,
+        "feature_sharding": shards > 0,
+    }
+    (folder / "clt_cfg.json").write_text(json.dumps(config))
+    return replace(rounded(one, dtype), b_dec=b_dec, threshold=log.float().exp())

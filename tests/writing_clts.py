@@ -178,3 +178,86 @@ def clt_forge(
     }
     (folder / "clt_cfg.json").write_text(json.dumps(config))
     return replace(rounded(one, dtype), b_dec=b_dec, threshold=log.float().exp())
+
+
+def crosslayer(
+    folder: Path,
+    one: Plain,
+    *,
+    dtype: torch.dtype = torch.float32,
+    nonlinearity: str = "JumpReLU",
+    standardizer: str | None = None,
+) -> Plain:
+    """As crosslayer-transcoder saves it, with or without standardizers to be folded."""
+    crosses = (0, 1) in one.w_dec
+    shape = (L,) if standardizer == "Layerwise" else (L, D)
+    generator = torch.Generator().manual_seed(11)
+    # Powers of two and quarters, so that folding rounds nothing.
+    std_in, std_out = (2.0 ** torch.randint(-2, 3, shape, generator=generator) for _ in "io")
+    mean_in, mean_out = (torch.randint(-4, 5, shape, generator=generator) / 4 for _ in "io")
+    stats = std_in, std_out, mean_in, mean_out
+    if standardizer is None:
+        stats = torch.ones(L, D), torch.ones(L, D), torch.zeros(L, D), torch.zeros(L, D)
+    si, so, mi, mo = (x.view(L, -1).expand(L, D) for x in stats)
+    stored = rounded(one, dtype)
+    tensors = {
+        "encoder.W": stored.w_enc.transpose(1, 2),
+        "encoder.b": stored.b_enc,
+        "decoder.b": stored.b_dec,
+    }
+    if crosses:
+        for target in range(L):
+            rows = [stored.w_dec[source, target] for source in range(target + 1)]
+            tensors[f"decoder.W_{target}"] = torch.stack(rows)
+    else:
+        tensors["decoder.W"] = torch.stack([stored.w_dec[layer, layer] for layer in range(L)])
+    threshold = stored.threshold
+    if nonlinearity == "JumpReLU":
+        assert threshold is not None
+        theta = threshold - 0.1  # some below 0, which let nothing below 0 pass
+        theta = theta.to(dtype).float()
+        tensors["nonlinearity.theta"] = theta[None]
+        tensors["nonlinearity.bandwidth"] = torch.tensor(1.0)
+        threshold = theta.clamp(min=0)
+    elif nonlinearity == "BatchTopK":
+        tensors["nonlinearity.threshold"] = torch.tensor([0.25])
+        threshold = torch.full((L, F), 0.25)
+    elif nonlinearity == "PerLayerBatchTopK":
+        tensors["nonlinearity.threshold"] = torch.tensor([0.25, -0.5, 0.125])
+        threshold = torch.tensor([0.25, 0.0, 0.125])[:, None].expand(L, F)
+    arguments: dict[str, Any] = {"d_acts": D, "d_features": F, "n_layers": L}
+    module = "crosslayer_transcoder.model"
+    parts: dict[str, Any] = {
+        "encoder": {"class_path": f"{module}.clt.Encoder", "init_args": arguments},
+        "decoder": {
+            "class_path": f"{module}.clt.{'CrosslayerDecoder' if crosses else 'Decoder'}",
+            "init_args": arguments,
+        },
+        "nonlinearity": {
+            "class_path": f"{module}.x.{nonlinearity}",
+            "init_args": {"k": one.k, "e": 0.1, "n_layers": L},
+        },
+        "input_standardizer": None,
+        "output_standardizer": None,
+    }
+    if standardizer is not None:
+        for side, mean, std in (("input", mean_in, std_in), ("output", mean_out, std_out)):
+            parts[f"{side}_standardizer"] = {
+                "class_path": f"{module}.standardize.{standardizer}{side.capitalize()}Standardizer",
+                "init_args": {"n_layers": L},
+            }
+            tensors[f"{side}_standardizer.mean"] = mean
+            tensors[f"{side}_standardizer.std"] = std
+    model = {"class_path": f"{module}.clt.CrossLayerTranscoder", "init_args": parts}
+    save(folder / "checkpoint.safetensors", tensors, dtype)
+    (folder / "config.yaml").write_text(
+        yaml.dump({"model": {**model, "is_folded": standardizer is None}})
+    )
+    return replace(
+        stored,
+        w_enc=stored.w_enc / si[:, None],
+        b_enc=stored.b_enc - torch.einsum("ld,lfd->lf", mi / si, stored.w_enc),
+        w_dec={pair: rows * so[pair[1]] for pair, rows in stored.w_dec.items()},
+        b_dec=stored.b_dec * so + mo,
+        threshold=threshold,
+    )

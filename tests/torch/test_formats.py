@@ -27,6 +27,25 @@ FORMATS: dict[str, Writer] = {
     "clt-forge per layer shards": lambda to, dtype: writing.clt_forge(
         to, writing.plain(crosses=False), dtype=dtype, shards=2
     ),
+    "crosslayer": lambda to, dtype: writing.crosslayer(to, writing.plain(), dtype=dtype),
+    "crosslayer dimensions": lambda to, dtype: writing.crosslayer(
+        to, writing.plain(), dtype=dtype, standardizer="Dimensionwise"
+    ),
+    "crosslayer layers": lambda to, dtype: writing.crosslayer(
+        to, writing.plain(crosses=False), dtype=dtype, standardizer="Layerwise"
+    ),
+    "crosslayer relu": lambda to, dtype: writing.crosslayer(
+        to, writing.plain(activation="relu"), dtype=dtype, nonlinearity="ReLU"
+    ),
+    "crosslayer topk": lambda to, dtype: writing.crosslayer(
+        to, writing.plain(activation="topk-positive"), dtype=dtype, nonlinearity="PerLayerTopK"
+    ),
+    "crosslayer batch topk": lambda to, dtype: writing.crosslayer(
+        to, writing.plain(), dtype=dtype, nonlinearity="BatchTopK"
+    ),
+    "crosslayer layer batch topk": lambda to, dtype: writing.crosslayer(
+        to, writing.plain(crosses=False), dtype=dtype, nonlinearity="PerLayerBatchTopK"
+    ),
 }
 
 

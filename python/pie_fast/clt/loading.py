@@ -12,6 +12,7 @@ from pie_fast.clt.circuit_tracer import read_circuit_tracer
 from pie_fast.clt.clt_forge import read_clt_forge
 from pie_fast.clt.config import read_yaml
 from pie_fast.clt.contract import Clt
+from pie_fast.clt.crosslayer import is_crosslayer, read_crosslayer
 from pie_fast.errors import CheckpointError
 
 #: decoders up to this size are kept in memory
@@ -76,6 +77,11 @@ _FORMATS: tuple[tuple[str, Callable[[Path], bool], Reader], ...] = (
         "clt_cfg.json (CLT-Forge)",
         lambda folder: (folder / clt_forge.CONFIG).is_file(),
         read_clt_forge,
+    ),
+    (
+        "config.yaml with model: and checkpoint.safetensors (crosslayer-transcoder)",
+        is_crosslayer,
+        read_crosslayer,
     ),
     (
         "W_enc_0.safetensors (circuit-tracer CLT)",

@@ -261,3 +261,52 @@ def crosslayer(
         b_dec=stored.b_dec * so + mo,
         threshold=threshold,
     )
+
+
+def sae_lens(
+    folder: Path, one: Plain, *, dtype: torch.dtype = torch.float32, old: bool = False
+) -> Plain:
+    """As SAELens saves transcoders, one folder a layer; `old` is the configuration before 6."""
+    stored = rounded(one, dtype)
+    assert stored.threshold is not None
+    jumps = bool((stored.threshold > 0).any())
+    for layer in range(L):
+        tensors = {
+            "W_enc": stored.w_enc[layer].T,
+            "b_enc": stored.b_enc[layer],
+            "W_dec": stored.w_dec[layer, layer],
+            "b_dec": stored.b_dec[layer],
+        }
+        if jumps:
+            tensors["threshold"] = stored.threshold[layer]
+        if stored.skip is not None:
+            tensors["W_skip"] = stored.skip[layer]
+        parts = ["jumprelu"] * jumps + ["skip"] * (stored.skip is not None) + ["transcoder"]
+        config: dict[str, Any] = {
+            "d_in": D,
+            "d_sae": F,
+            "d_out": D,
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": False,
+            "normalize_activations": "none",
+            "architecture": "_".join(parts),
+        }
+        hooks = {
+            "hook_name": f"blocks.{layer}.ln2.hook_normalized",
+            "hook_name_out": f"blocks.{layer}.hook_mlp_out",
+        }
+        if old:
+            config |= hooks | {
+                "hook_layer": layer,
+                "hook_layer_out": layer,
+                "activation_fn": "relu",
+            }
+        else:
+            config |= {
+                "reshape_activations": "none",
+                "metadata": {"sae_lens_version": "6.5.2", "model_name": "gpt2", **hooks},
+            }
+        save(folder / f"layer-{layer}" / "sae_weights.safetensors", tensors, dtype)
+        (folder / f"layer-{layer}" / "cfg.json").write_text(json.dumps(config))
+    return stored

@@ -46,6 +46,18 @@ FORMATS: dict[str, Writer] = {
     "crosslayer layer batch topk": lambda to, dtype: writing.crosslayer(
         to, writing.plain(crosses=False), dtype=dtype, nonlinearity="PerLayerBatchTopK"
     ),
+    "sae-lens": lambda to, dtype: writing.sae_lens(
+        to, writing.plain(crosses=False, activation="relu"), dtype=dtype
+    ),
+    "sae-lens skip, old": lambda to, dtype: writing.sae_lens(
+        to, writing.plain(crosses=False, activation="relu", skip=True), dtype=dtype, old=True
+    ),
+    "sae-lens jumprelu": lambda to, dtype: writing.sae_lens(
+        to, writing.plain(crosses=False), dtype=dtype
+    ),
+    "sae-lens jumprelu skip": lambda to, dtype: writing.sae_lens(
+        to, writing.plain(crosses=False, skip=True), dtype=dtype
+    ),
 }
 
 

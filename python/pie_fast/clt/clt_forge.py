@@ -32,7 +32,7 @@ from pie_fast.clt.contract import Clt
 from pie_fast.clt.decoder import Slab
 from pie_fast.clt.encoder import Weight
 from pie_fast.clt.files import Checkpoint, identity_of
-from pie_fast.clt.rows import FileRows, Joined
+from pie_fast.clt.rows import Joined, Rows
 from pie_fast.errors import CheckpointError
 
 #: the configuration, by which the layout is known
@@ -87,8 +87,8 @@ class _Shard:
         shape = n_layers, self.n_features
         self.bias = file.read("b_enc", shape)
         self.threshold = file.read("log_threshold", shape).exp()
-        self.encoder: FileRows = file.rows("W_enc", (n_layers, d_model, self.n_features))
-        self.decoder: FileRows = file.rows("W_dec", (self.n_pairs, self.n_features, d_model))
+        self.encoder: Rows = file.rows("W_enc", (n_layers, d_model, self.n_features))
+        self.decoder: Rows = file.rows("W_dec", (self.n_pairs, self.n_features, d_model))
         self.b_dec = file.read("b_dec", (self.n_pairs, d_model))
 
     def factor(self, side: str) -> Tensor:

@@ -35,7 +35,7 @@ from pie_fast.clt.contract import Clt
 from pie_fast.clt.decoder import Slab
 from pie_fast.clt.encoder import Weight
 from pie_fast.clt.files import Checkpoint, identity_of
-from pie_fast.clt.rows import FileRows
+from pie_fast.clt.rows import Rows
 from pie_fast.errors import CheckpointError
 
 WEIGHTS = "checkpoint.safetensors"
@@ -134,7 +134,7 @@ class _Folder:
             )
         return layers
 
-    def decoders(self) -> list[FileRows]:
+    def decoders(self) -> list[Rows]:
         """Of each target the vectors that are written to it, of all sources in turn."""
         n_layers, size = self.n_layers, (self.n_features, self.d_model)
         if not self.crosses:
@@ -208,7 +208,7 @@ class _Folder:
         )
 
 
-def _applied(weight: FileRows, layer: int, x: Tensor) -> Tensor:
+def _applied(weight: Rows, layer: int, x: Tensor) -> Tensor:
     """`x @ W` of a layer, `[d_model]` -> `[n_features]`, a part of W at a time."""
     out = torch.zeros(weight.shape[1], dtype=torch.float64)
     for start in range(0, len(x), _ROWS):

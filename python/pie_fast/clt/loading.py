@@ -13,6 +13,7 @@ from pie_fast.clt.clt_forge import read_clt_forge
 from pie_fast.clt.config import read_yaml
 from pie_fast.clt.contract import Clt
 from pie_fast.clt.crosslayer import is_crosslayer, read_crosslayer
+from pie_fast.clt.sae_lens import is_sae_lens, read_sae_lens
 from pie_fast.errors import CheckpointError
 
 #: decoders up to this size are kept in memory
@@ -59,9 +60,15 @@ def reader_of(folder: Path) -> Reader:
     for _, is_there, reader in _FORMATS:
         if is_there(folder):
             return reader
+    looked_for = "; ".join(looked_for for looked_for, _, _ in _FORMATS)
+    if (folder / "cfg.json").is_file() and (folder / "sae.safetensors").is_file():
+        raise CheckpointError(
+            f"{folder}: a sparsify checkpoint (sae.safetensors), which is not read; these are: "
+            + looked_for
+        )
     raise CheckpointError(
         f"{folder}: no transcoder found; looked for "
-        + "; ".join(looked_for for looked_for, _, _ in _FORMATS)
+        + looked_for
         + f"; the folder holds {sorted(p.name for p in folder.iterdir())[:8]}"
     )
 
@@ -82,6 +89,11 @@ _FORMATS: tuple[tuple[str, Callable[[Path], bool], Reader], ...] = (
         "config.yaml with model: and checkpoint.safetensors (crosslayer-transcoder)",
         is_crosslayer,
         read_crosslayer,
+    ),
+    (
+        "cfg.json and sae_weights.safetensors, here or in folders here (SAELens transcoders)",
+        is_sae_lens,
+        read_sae_lens,
     ),
     (
         "W_enc_0.safetensors (circuit-tracer CLT)",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tiny import D_MODEL, N_FEATURES, N_LAYERS
@@ -310,3 +311,108 @@ def sae_lens(
         save(folder / f"layer-{layer}" / "sae_weights.safetensors", tensors, dtype)
         (folder / f"layer-{layer}" / "cfg.json").write_text(json.dumps(config))
     return stored
+
+
+HOOKS = "hook_resid_mid", "hook_mlp_out"
+
+
+def circuit_tracer(folder: Path, one: Plain, *, dtype: torch.dtype = torch.float32) -> Plain:
+    """As circuit-tracer saves a cross-layer transcoder."""
+    stored = rounded(one, dtype)
+    assert stored.threshold is not None
+    for layer in range(L):
+        rows = [stored.w_dec[layer, target] for target in range(layer, L)]
+        encoder = {
+            f"W_enc_{layer}": stored.w_enc[layer],
+            f"b_enc_{layer}": stored.b_enc[layer],
+            f"b_dec_{layer}": stored.b_dec[layer],
+            f"threshold_{layer}": stored.threshold[layer],
+        }
+        save(folder / f"W_enc_{layer}.safetensors", encoder, dtype)
+        decoder = {f"W_dec_{layer}": torch.stack(rows, 1)}
+        save(folder / f"W_dec_{layer}.safetensors", decoder, dtype)
+    (folder / "config.yaml").write_text(
+        "model_kind: cross_layer_transcoder\n"
+        f"feature_input_hook: {HOOKS[0]}\nfeature_output_hook: {HOOKS[1]}\n"
+    )
+    return stored
+
+
+def cross_layer_object(one: Plain, lazy: Path | None = None) -> Any:
+    """What circuit-tracer's CrossLayerTranscoder has; with `lazy`, weights in that folder."""
+    function: Any = torch.nn.functional.relu
+    if one.threshold is not None and bool((one.threshold > 0).any()):
+        function = SimpleNamespace(threshold=torch.nn.Parameter(one.threshold[:, None]))
+    weights: dict[str, Any] = {"W_dec": None}  # a lazy one has no W_enc at all
+    if lazy is None:
+        weights = {
+            "W_enc": torch.nn.Parameter(one.w_enc),
+            "W_dec": [
+                torch.stack([one.w_dec[source, target] for target in range(source, L)], 1)
+                for source in range(L)
+            ],
+        }
+    return SimpleNamespace(
+        n_layers=L,
+        d_transcoder=F,
+        d_model=D,
+        b_enc=torch.nn.Parameter(one.b_enc),
+        b_dec=torch.nn.Parameter(one.b_dec),
+        W_skip=None if one.skip is None else one.skip.transpose(1, 2),
+        activation_function=function,
+        lazy_encoder=lazy is not None,
+        lazy_decoder=lazy is not None,
+        clt_path=None if lazy is None else str(lazy),
+        feature_input_hook=HOOKS[0],
+        feature_output_hook=HOOKS[1],
+        **weights,
+    )
+
+
+def set_object(one: Plain, lazy: Path | None = None) -> Any:
+    """What circuit-tracer's TranscoderSet has; with `lazy`, weights in files there."""
+    transcoders = []
+    for layer in range(L):
+        weights = {"W_enc": one.w_enc[layer], "W_dec": one.w_dec[layer, layer]}
+        path = None if lazy is None else lazy / f"layer_{layer}.safetensors"
+        if path is not None:
+            save(path, weights, torch.float32)
+            weights = {}  # to ask for them would read them
+        function: Any = torch.relu
+        if one.threshold is None:
+            function = SimpleNamespace(k=one.k)
+        elif bool((one.threshold > 0).any()):
+            function = SimpleNamespace(threshold=one.threshold[layer])
+        transcoders.append(
+            SimpleNamespace(
+                d_transcoder=F,
+                d_model=D,
+                layer_idx=layer,
+                b_enc=one.b_enc[layer],
+                b_dec=one.b_dec[layer],
+                W_skip=None if one.skip is None else one.skip[layer],
+                activation_function=function,
+                lazy_encoder=path is not None,
+                lazy_decoder=path is not None,
+                transcoder_path=None if path is None else str(path),
+                **weights,
+            )
+        )
+    return SimpleNamespace(
+        transcoders=transcoders,
+        n_layers=L,
+        d_transcoder=F,
+        feature_input_hook=HOOKS[0],
+        feature_output_hook=HOOKS[1],
+    )
+
+
+def sae_lens_objects(folder: Path) -> dict[int, Any]:
+    """The transcoders that `sae_lens` wrote, as SAELens would have them in memory."""
+    found = {}
+    for layer in range(L):
+        config = json.loads((folder / f"layer-{layer}" / "cfg.json").read_text())
+        tensors = load_file(folder / f"layer-{layer}" / "sae_weights.safetensors")
+        cfg = SimpleNamespace(to_dict=lambda config=config: config)
+        found[layer] = SimpleNamespace(cfg=cfg, **tensors)
+    return found

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Prompt, check_prompts
 from pie_fast.circuit import Circuit
-from pie_fast.clt import Clt, load_clt
+from pie_fast.clt import Clt, clt_of, load_clt
 from pie_fast.entries import Entries, all_entries
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.evaluate import evaluate_circuit
@@ -348,7 +348,7 @@ class ReplacementModel(Replacer):
 
 def load_model(
     model: Any,
-    clt: str | Path | Clt,
+    clt: Any,
     *,
     device: str = "auto",
     dtype: torch.dtype | None = None,
@@ -360,7 +360,9 @@ def load_model(
     Args:
         model: A local folder or hub id of a HuggingFace checkpoint, a booted TransformerBridge,
             or a HuggingFace model (then with its `tokenizer`).
-        clt: A local folder, a hub id, or a loaded `Clt`.
+        clt: A local folder or hub id in one of the formats of `docs/formats.md`, a loaded `Clt`, or
+            an object of another library: a circuit-tracer CrossLayerTranscoder or TranscoderSet, or
+            SAELens transcoders (one, a list, or a dict by layer).
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: Of the model; float32 when None. The CLT computes in float32.
         tokenizer: With a HuggingFace model object only.
@@ -373,7 +375,8 @@ def load_model(
     where = resolve_device(device)
     if not isinstance(clt, Clt):
         # Before the model: a wrong CLT should not cost the time a model takes to boot.
-        clt = load_clt(clt, device=where, dtype=torch.float32)
+        read = load_clt if isinstance(clt, str | Path) else clt_of
+        clt = read(clt, device=where, dtype=torch.float32)
     host = load_host(model, tokenizer, where, dtype or torch.float32)
     return ReplacementModel(host, clt, ignore_positions=ignore_positions)
 

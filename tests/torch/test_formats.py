@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import writing_clts as writing
-from pie_fast.clt import Clt, load_clt
+from pie_fast.clt import Clt, clt_of, load_clt
+from pie_fast.replacement_model import load_model
+from running import run_cli, write_behavior
+from torch_prompts import random_prompts
 from writing_clts import D, F, L, Plain
 
 Writer = Callable[[Path, torch.dtype], Plain]
@@ -100,7 +103,6 @@ def check_same(clt: Clt, one: Plain) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_holds_what_was_written(name: str, tmp_path: Path) -> None:
     one = FORMATS[name](tmp_path / "clt", torch.float32)
-    assert os.path.isabs(tmp_path)
     for lazy in (False, True):
         check_same(load_clt(tmp_path / "clt", lazy_encoder=lazy), one)
 
@@ -110,3 +112,107 @@ def test_a_format_holds_what_was_written(name: str, tmp_path: Path) -> None:
 def test_a_format_in_half_precision(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     one = FORMATS[name](tmp_path / "clt", dtype)
     check_same(load_clt(tmp_path / "clt"), one)
+
+
+def objects(folder: Path) -> dict[str, tuple[Any, Plain]]:
+    """Objects of other libraries, and what they are."""
+    jump, relu = writing.plain(), writing.plain(activation="relu", skip=True)
+    per_layer = writing.plain(crosses=False, skip=True)
+    topk = writing.plain(crosses=False, activation="topk")
+    writing.circuit_tracer(folder / "clt", jump)
+    writing.sae_lens(folder / "sae", per_layer)
+    by_layer = writing.sae_lens_objects(folder / "sae")
+    return {
+        "cross-layer": (writing.cross_layer_object(jump), jump),
+        "cross-layer relu skip": (writing.cross_layer_object(relu), relu),
+        "cross-layer lazy": (writing.cross_layer_object(jump, folder / "clt"), jump),
+        "set": (writing.set_object(per_layer), per_layer),
+        "set topk": (writing.set_object(topk), topk),
+        "set lazy": (writing.set_object(per_layer, folder / "set"), per_layer),
+        "sae-lens by layer": (by_layer, per_layer),
+        "sae-lens list": (list(by_layer.values())[::-1], per_layer),
+    }
+
+
+OBJECTS = (
+    "cross-layer",
+    "cross-layer relu skip",
+    "cross-layer lazy",
+    "set",
+    "set topk",
+    "set lazy",
+    "sae-lens by layer",
+    "sae-lens list",
+)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_objects_of_other_libraries(name: str, tmp_path: Path) -> None:
+    found = objects(tmp_path)
+    assert tuple(found) == OBJECTS
+    clt = clt_of(found[name][0])
+    check_same(clt, found[name][1])
+    again = clt_of(objects(tmp_path)[name][0])
+    assert again.identity == clt.identity
+    others = {clt_of(other).identity for key, (other, _) in found.items() if "set" in key}
+    assert len(others) == 2
+
+
+def test_tensors_of_objects_are_used_where_they_are() -> None:
+    one = writing.cross_layer_object(writing.plain())
+    held = clt_of(one).encoder(1).weight()
+    assert held.data_ptr() == one.W_enc[1].data_ptr()
+    assert not held.requires_grad
+
+
+def test_one_transcoder_leaves_the_other_layers_alone(
+    tiny_folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    writing.sae_lens(tmp_path, writing.plain(crosses=False))
+    for source in (tmp_path / "layer-1", writing.sae_lens_objects(tmp_path)[1]):
+        model = load_model(tiny_folders[0], source, device="cpu")
+        assert (model.clt.n_layers, model.clt.covered) == (L, (1,))
+        entries = model.attribute(random_prompts(4))
+        assert {g // F for g in entries.active.tolist()} == {1}
+
+
+@pytest.mark.parametrize("norm", ["hook_normalized", "hook_out"])
+def test_layer_norms_are_read_as_transcoders_were_trained(
+    norm: str, tmp_path: Path, tiny_folders: tuple[Path, Path]
+) -> None:
+    # HookedTransformer's hook_normalized has gain and bias, and GPT-2's are not 1 and 0.
+    writing.clt_forge(tmp_path, writing.plain())
+    model = load_model(tiny_folders[0], tmp_path, device="cpu")
+    assert model.clt.read_hook == "ln2.hook_out"
+    inner = model.host.bridge.original_model.transformer.h[1].ln_2
+    with torch.no_grad():
+        inner.weight.copy_(torch.linspace(0.5, 2, D))
+        inner.bias.copy_(torch.linspace(-1, 1, D))
+    seen: list[torch.Tensor] = []
+    handle = inner.register_forward_hook(lambda _m, _x, y: seen.append(y))
+    prompts = random_prompts(1)
+    tokens = torch.tensor([prompts[0].tokens])
+    reads: list[torch.Tensor] = []
+    model.host.run(
+        tokens,
+        torch.tensor([1]),
+        [(f"blocks.1.{model.host.hook_point(f'ln2.{norm}')}", reads.append)],
+    )
+    handle.remove()
+    torch.testing.assert_close(reads[0], seen[0])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_circuit_is_found_in_every_format(
+    name: str,
+    tiny_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    FORMATS[name](tmp_path / "clt", torch.float32)
+    behavior = write_behavior(tmp_path / "some.jsonl", 4, 2)
+    monkeypatch.chdir(tmp_path)  # the CLT by a relative path
+    sources = ("--model", tiny_folders[0], "--clt", "clt", "--behavior", behavior)
+    said = run_cli("discover", *sources, "-k", 4, "--no-curve", "--out", "run", "--json").json
+    assert len(said["features"]) == 4
+    assert said["evaluation"]["behavioral_fidelity"] <= 1

@@ -1,7 +1,7 @@
 """The layout of CLT-Forge checkpoints.
 
     clt_cfg.json                      n_layers L, d_in d, d_latent F, cross_layer_decoders
-    clt_weights.safetensors           or, where features are sharded, rank{r}_clt_weights.safetensors
+    clt_weights.safetensors           or rank{r}_clt_weights.safetensors, sharded by features
 
     W_enc [L, d, F]   b_enc [L, F]   log_threshold [L, F]    JumpReLU at exp(log_threshold)
     W_dec [N, F, d]   b_dec [N, d]   N = L (L + 1) / 2 pairs of source l and target t, source-major
@@ -40,7 +40,7 @@ CONFIG = "clt_cfg.json"
 
 WEIGHTS = "clt_weights.safetensors"
 
-#: CLT-Forge writes them into the code, not into the checkpoint
+#: in CLT-Forge's code, not in the checkpoint; HookedTransformer's names, see `Host.hook_point`
 HOOKS = ("ln2.hook_normalized", "hook_mlp_out")
 
 _FACTOR = "estimated_norm_scaling_factor_"

@@ -45,9 +45,7 @@ def load_clt(
     folder = local_folder(source)
     read = reader_of(folder)
     clt = read(folder, name=str(source), device=torch.device(device), dtype=dtype)
-    rows = sum(len(clt.targets(layer)) for layer in clt.covered)
-    small = clt.n_features * clt.d_model * rows * dtype.itemsize <= HOLD_BYTES
-    clt.hold(encoders=not lazy_encoder, decoders=small)
+    clt.hold(encoders=not lazy_encoder, decoders=clt.decoder_bytes <= HOLD_BYTES)
     return clt
 
 

@@ -61,6 +61,17 @@ class Host:
         """Whether the final norm removes the mean of what it reads (LayerNorm, not RMSNorm)."""
         return not self.bridge.ln_final.uses_rms_norm
 
+    def hook_point(self, name: str) -> str:
+        """The hook point that sees here what transcoders were trained on at `name`.
+
+        They were trained on HookedTransformer, unprocessed. Its LayerNorm calls its output, gain
+        and bias applied, `hook_normalized`; its RMSNorm, and the bridge in both cases, what the
+        gain is applied to. What it calls `hook_mlp_in` is what the second norm reads.
+        """
+        if name == "ln2.hook_normalized" and self.centres:
+            return "ln2.hook_out"
+        return "hook_resid_mid" if name == "hook_mlp_in" else name
+
     def check_hooks(self, names: list[str]) -> None:
         """Refuse hook points that this architecture does not have.
 

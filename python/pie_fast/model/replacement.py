@@ -50,7 +50,11 @@ class Replacer:
 
     def __init__(self, host: Host, clt: Clt, *, ignore_positions: int | None = None) -> None:
         self.host = host
-        self.clt = clt.for_layers(host.n_layers) if clt.partial else clt
+        self.clt = replace(
+            clt.for_layers(host.n_layers) if clt.partial else clt,
+            read_hook=host.hook_point(clt.read_hook),
+            write_hook=host.hook_point(clt.write_hook),
+        )
         self.ignore_positions = ignore_positions
         self.spent = Cost()
         self._means: dict[tuple[tuple[int, ...], ...], tuple[Columns, ...]] = {}

@@ -80,12 +80,12 @@ class _Shard:
         self.n_layers = n_layers = whole_number(path, config, "n_layers")
         self.d_model = d_model = whole_number(path, config, "d_in")
         crosses = yes_or_no(path, config, "cross_layer_decoders")
-        self.targets = [range(n, n_layers if crosses else n + 1) for n in range(n_layers)]
-        self.n_pairs = sum(map(len, self.targets))
         self.file = file = Checkpoint(where)
         _, self.n_features = file.shape("b_enc", 2)
         shape = n_layers, self.n_features
-        self.bias = file.read("b_enc", shape)
+        self.bias = file.read("b_enc", shape)  # before anything is made of n_layers things
+        self.targets = [range(n, n_layers if crosses else n + 1) for n in range(n_layers)]
+        self.n_pairs = sum(map(len, self.targets))
         self.threshold = file.read("log_threshold", shape).exp()
         self.encoder: Rows = file.rows("W_enc", (n_layers, d_model, self.n_features))
         self.decoder: Rows = file.rows("W_dec", (self.n_pairs, self.n_features, d_model))

@@ -7,13 +7,13 @@ they are; what an object itself reads from its files when it needs it is read fr
                                            b_enc [L, F]  b_dec [L, d]  W_skip [L, d, d]: x @ it
     circuit-tracer TranscoderSet           of W_enc [F, d]  W_dec [F, d], or lazy  b_enc  b_dec
                                            W_skip [d, d]: x @ W_skip.T
-    SAELens transcoders                    one, a list of them, or a mapping by layer; see `sae_lens`
+    SAELens transcoders                    one, a list, or a mapping by layer; see `sae_lens`
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from pie_fast.clt.sae_lens import Transcoder, together, transcoder
 from pie_fast.errors import CheckpointError
 
 _KINDS = (
-    "a folder, a hub id, a pie_fast Clt, a circuit-tracer CrossLayerTranscoder or TranscoderSet, or "
-    "a SAELens transcoder, a list of them, or a dict of them by layer"
+    "a folder, a hub id, a pie_fast Clt, a circuit-tracer CrossLayerTranscoder or TranscoderSet, "
+    "or a SAELens transcoder, a list of them, or a dict of them by layer"
 )
 
 _SET = "transcoders", "feature_input_hook", "feature_output_hook"
@@ -67,18 +67,15 @@ def _clt(found: Any, device: torch.device, dtype: torch.dtype) -> Clt:
     elif _has(found, _CROSS):
         layers = [_of_cross(found, number) for number in range(found.n_layers)]
     else:
-        return together(
-            [_of_sae_lens(one, layer) for layer, one in _each(found)],
-            name="SAELens transcoders",
-            identity=_identity(one for _, one in _each(found)),
-            device=device,
-            dtype=dtype,
-        )
+        ours = [_of_sae_lens(one, layer) for layer, one in _each(found)]
+        identity = _identity(one.layer for one in sorted(ours, key=lambda one: one.number))
+        name = "SAELens transcoders"
+        return together(ours, name=name, identity=identity, device=device, dtype=dtype)
     return assemble(
         layers,
         name=type(found).__name__,
         hooks=(found.feature_input_hook, found.feature_output_hook),
-        identity=_identity(found.transcoders if _has(found, _SET) else [found]),
+        identity=_identity(layers),
         device=device,
         dtype=dtype,
     )
@@ -201,12 +198,17 @@ def _expected() -> str:
     return f"must be {_KINDS}"
 
 
-def _identity(parts: Any) -> str:
-    """A short hash of the biases, which tells CLTs apart without reading the rest."""
+def _identity(layers: Iterable[Layer]) -> str:
+    """A short hash of what is small and of one write vector a layer: tells CLTs apart."""
     digest = hashlib.sha256()
-    for part in parts:
-        for key in ("b_enc", "b_dec"):
-            tensor = getattr(part, key).detach().float().cpu().contiguous()
-            digest.update(f"{type(part).__name__} {key} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.numpy().tobytes())
+    for layer in layers:
+        activation = layer.activation
+        parts = [layer.bias, layer.b_dec, layer.slabs[0].read(torch.zeros(1, dtype=torch.int64))]
+        if isinstance(activation, JumpReLU):
+            parts.append(activation.threshold)
+        else:
+            digest.update(repr(activation).encode())
+        for part in parts:
+            digest.update(f"{tuple(part.shape)}".encode())
+            digest.update(part.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

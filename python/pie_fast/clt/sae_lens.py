@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from pie_fast.clt.activation import JumpReLU, ReLU
+from pie_fast.clt.activation import Activation, JumpReLU, ReLU
 from pie_fast.clt.assembling import Layer, assemble
 from pie_fast.clt.config import read_json, whole_number, within
 from pie_fast.clt.contract import Clt
@@ -115,7 +115,7 @@ def transcoder(path: Path, config: dict[str, Any], file: Checkpoint) -> Transcod
                 f"{path.name} does not have"
             )
     weight = file.rows("W_enc", (d_model, n_features))
-    activation = ReLU()
+    activation: Activation = ReLU()
     if jumps:
         activation = JumpReLU(file.read("threshold", (n_features,)).clamp(min=0))
     layer = Layer(
@@ -197,7 +197,9 @@ def _check_exact(path: Path, known: dict[str, Any]) -> None:
                 f"{' or '.join(repr(x) for x in exact)}"
             )
     processing = known.get("model_from_pretrained_kwargs")
-    for key in _PROCESSING if isinstance(processing, dict) else ():
+    if not isinstance(processing, dict):
+        return
+    for key in _PROCESSING:
         if processing.get(key, False) is not False:
             raise CheckpointError(
                 f"{path}: model_from_pretrained_kwargs.{key} is {processing[key]!r}: the "

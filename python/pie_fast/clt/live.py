@@ -208,6 +208,8 @@ def _identity(layers: Iterable[Layer]) -> str:
             parts.append(activation.threshold)
         else:
             digest.update(repr(activation).encode())
+        if layer.skip is not None:
+            parts.append(layer.skip[0])
         for part in parts:
             digest.update(f"{tuple(part.shape)}".encode())
             digest.update(part.contiguous().numpy().tobytes())

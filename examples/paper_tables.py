@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from marked import marked, update
 from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.conditional import conditional_gradient
 from pie_fast.data import demo_clt_path, demo_model_path
@@ -54,8 +54,6 @@ BUDGETS = {"ioi": (50, 75, 100, 200, 400, 800), "docstring": (50, 75, 100, 200)}
 
 #: fine enough to tell at which K a baseline reaches another selector's K = 50
 FINE = (*range(20, 100, 5), *range(100, 201, 10))
-
-MARKERS = "<!-- table: paper -->", "<!-- /table -->"
 
 
 @dataclass(frozen=True)
@@ -208,6 +206,8 @@ def fidelity_table(name: str, seeds: Sequence[Curves]) -> list[str]:
 
 def budget_reached(curve: dict[int, tuple[float, float]], kl: float) -> float | None:
     """The K, interpolated, at which a curve's mean KL first falls to `kl`."""
+    # Not `budget_reaching`, which interpolates log KL: these tables are of fidelity, which is
+    # linear in the KL.
     points = sorted((k, value[1]) for k, value in curve.items())
     for (k0, kl0), (k1, kl1) in itertools.pairwise(points):
         if kl0 > kl >= kl1:
@@ -276,10 +276,8 @@ def in_words(name: str, seeds: Sequence[Curves]) -> str:
 
 
 def report(results: dict[str, list[Curves]], args: argparse.Namespace) -> str:
-    """All of it as Markdown between the markers."""
+    """All of it as Markdown."""
     lines = [
-        MARKERS[0],
-        "",
         f"Made by `{args.command}`: the demo model (4 layers, 4 x 1024 features), "
         f"{args.prompts} prompts to select and {args.held_out} held-out ones to report, synergies "
         f"by gradient differences over {args.synergy_prompts} prompts on a pool of {args.pool}; "
@@ -301,17 +299,7 @@ def report(results: dict[str, list[Curves]], args: argparse.Namespace) -> str:
     ]
     for name, seeds in results.items():
         lines += cost_rows(name, seeds)
-    return "\n".join([*lines, "", MARKERS[1]])
-
-
-def update(path: Path, text: str) -> None:
-    """Put the report between the markers of a file."""
-    old = path.read_text(encoding="utf-8")
-    between = re.escape(MARKERS[0]) + ".*?" + re.escape(MARKERS[1])
-    new, n = re.subn(between, lambda _: text, old, flags=re.S)
-    if n != 1:
-        sys.exit(f"{path} has the markers {MARKERS} {n} times, not once")
-    path.write_text(new, encoding="utf-8")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -337,9 +325,9 @@ def main() -> None:
             spent = time.perf_counter() - start
             print(f"{name}, seed {seed}: {spent:.0f} s", file=sys.stderr, flush=True)
     text = report(results, args)
-    print(text)
+    print(marked("paper", text))
     if args.update:
-        update(args.update, text)
+        update(args.update, "paper", text)
 
 
 if __name__ == "__main__":

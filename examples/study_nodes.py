@@ -10,7 +10,6 @@ and its features are fewer than its nodes. KLs between budgets are interpolated 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from marked import update
 from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.curves import budget_reaching
 from pie_fast.data import demo_clt_path, demo_model_path
@@ -137,16 +137,6 @@ def _spread(values: Sequence[float | None], form: str) -> str:
     return f"{form} ± {form}".format(np.mean(known), np.std(known, ddof=1))
 
 
-def update(path: Path, text: str) -> None:
-    """Put the table between its marks."""
-    old = path.read_text(encoding="utf-8")
-    between = r"(?<=<!-- table: nodes -->).*?(?=<!-- /table -->)"
-    new, n = re.subn(between, lambda _: f"\n\n{text}\n\n", old, flags=re.S)
-    if n != 1:
-        raise SystemExit(f"{path}: has no <!-- table: nodes --> ... <!-- /table -->")
-    path.write_text(new, encoding="utf-8")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Grow, judge, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -174,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = "\n".join([made_by(args), "", *table(found)])
     print(text)
     if args.update is not None:
-        update(args.update, text)
+        update(args.update, "nodes", text)
 
 
 if __name__ == "__main__":

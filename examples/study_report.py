@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from marked import update
 from pie_fast.curves import SHARES, cpr_cmd, log_area, log_auc, share_saved
 
 #: what selectors are compared with
@@ -28,7 +29,6 @@ TINY_KL = 1e-3
 REFERENCES = ("mask optimisation, best of 3",)
 
 N_BOOTSTRAP = 400
-MARKERS = "<!-- table: study -->", "<!-- /table -->"
 
 #: budget -> KL of every prompt
 Points = dict[int, NDArray[np.float64]]
@@ -86,9 +86,9 @@ def write_report(
     order: Sequence[str],
     report: Path,
     plot: Path,
-    update: Path | None,
+    page: Path | None,
 ) -> None:
-    """Every table into `report`, the curves into `plot`, the short table into `update` if given."""
+    """Every table into `report`, the curves into `plot`, the short table into `page` if given."""
     results = Results(cells, order)
     short = must_reach(results)
     whole = [HEAD, *short, ""]
@@ -100,8 +100,8 @@ def write_report(
     report.write_text("\n".join(whole).rstrip() + "\n", encoding="utf-8")
     plot.write_text(plots(results), encoding="utf-8")
     print("\n".join(short))
-    if update is not None:
-        _put(update, short)
+    if page is not None:
+        update(page, "study", "\n".join(short))
 
 
 def kl_table(results: Results, behavior: str, baseline: str) -> list[str]:
@@ -378,18 +378,3 @@ def _unique(items: Iterable[str]) -> list[str]:
 
 def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _put(path: Path, lines: Sequence[str]) -> None:
-    """Replace what stands between the markers.
-
-    Raises:
-        SystemExit: The file does not have them.
-    """
-    text = path.read_text(encoding="utf-8")
-    first, last = MARKERS
-    at, end = text.find(first), text.find(last, text.find(first))
-    if at < 0 or end < 0:
-        raise SystemExit(f"{path}: has no {first} ... {last}")
-    body = "\n\n" + "\n".join(lines) + "\n\n"
-    path.write_text(text[: at + len(first)] + body + text[end:], encoding="utf-8")

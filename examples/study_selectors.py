@@ -29,17 +29,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pie_fast.attribution import run_metric
+from pie_fast.attribution import own_metric, run_metric
 from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.curves import SHARES
 from pie_fast.data import demo_clt_path, demo_model_path
 from pie_fast.methods import SELECTORS, Ground, select_on
 from pie_fast.metrics import kl_divergence
-from pie_fast.model import Setup, Switches
+from pie_fast.model import Switches
 from pie_fast.replacement_model import ReplacementModel, load_model
 from pie_fast.storage import write_json
-
-sys.path.insert(0, str(Path(__file__).parent))
 from study_report import write_report
 
 BEHAVIORS = ("ioi", "docstring", "ioi-wide", "docstring-wide")
@@ -165,13 +163,7 @@ class Judge:
 
     def whole(self) -> list[float]:
         """The metric of the model itself."""
-        return _rounded(torch.cat([_own(setup, self.metric) for setup in self.setups]))
-
-
-def _own(setup: Setup, metric: str) -> torch.Tensor:
-    from pie_fast.attribution import own_metric
-
-    return own_metric(setup, metric)
+        return _rounded(torch.cat([own_metric(setup, self.metric) for setup in self.setups]))
 
 
 def _rounded(values: torch.Tensor) -> list[float]:

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+import paper_tables as tables
 
 
-@pytest.fixture(scope="module")
-def tables() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location(
-        "paper_tables", ROOT / "examples" / "paper_tables.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["paper_tables"] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["paper_tables"]
-
-
-def test_the_budget_that_reaches_a_divergence(tables: ModuleType) -> None:
+def test_the_budget_that_reaches_a_divergence() -> None:
     curve = {20: (0.0, 2.0), 30: (0.0, 1.0), 40: (50.0, 0.5), 50: (70.0, 0.3)}
     assert tables.budget_reached(curve, 1.0) == 30
     assert tables.budget_reached(curve, 0.75) == 35
@@ -35,13 +19,12 @@ def test_the_budget_that_reaches_a_divergence(tables: ModuleType) -> None:
     assert tables.budget_reached(curve, 0.1) is None
 
 
-def test_the_papers_cost_table_follows_from_its_fidelities(tables: ModuleType) -> None:
+def test_the_papers_cost_table_follows_from_its_fidelities() -> None:
     ioi = tables.PAPER["ioi"]
     assert ioi["FAP"][75] == ioi["FAP-Synergy"][50] == 78.9
 
 
 def test_the_smallest_run_fills_the_markers(
-    tables: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -67,9 +50,9 @@ def test_the_smallest_run_fills_the_markers(
     assert "in the paper +6.6, +4.1" in text
 
 
-def test_a_page_without_markers_is_refused(tables: ModuleType, tmp_path: Path) -> None:
+def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("nothing to fill\n")
     with pytest.raises(SystemExit, match="0 times, not once"):
-        tables.update(page, "text")
+        tables.update(page, "paper", "text")
     assert page.read_text() == "nothing to fill\n"

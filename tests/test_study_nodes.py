@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+import study_nodes as study
 
 
-@pytest.fixture(scope="module")
-def study() -> Iterator[ModuleType]:
-    path = ROOT / "examples" / "study_nodes.py"
-    spec = importlib.util.spec_from_file_location("study_nodes", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["study_nodes"] = module  # its dataclass looks itself up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["study_nodes"]
-
-
-def test_units_at_the_same_kl(study: ModuleType) -> None:
+def test_units_at_the_same_kl() -> None:
     grown = study.Grown(
         features={1: 1.0, 2: 0.01},
         nodes={2: 1.0, 4: 0.01},
@@ -37,9 +21,7 @@ def test_units_at_the_same_kl(study: ModuleType) -> None:
     assert grown.units(0.001) == (None,) * 4
 
 
-def test_the_smallest_study(
-    study: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_smallest_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: nodes -->\nold\n<!-- /table -->\nafter\n")
     sizes = "--behaviors ioi --seeds 2 --prompts 3 --held-out 3 --most 20"

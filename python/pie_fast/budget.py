@@ -109,16 +109,14 @@ def choose_budget(
         PieFastError: Target or confidence out of range.
     """
     check_between("target_fidelity", target_fidelity, 0.0)
-    check_between("confidence", confidence, 0.5)
-    if not prompts:
-        raise BehaviorError("there are 0 prompts; at least 1 is needed")
-    order, largest = as_order(order, largest)
-    judged = judge(model, prompts, switches or Switches(), mean_of, batch_size)
+    kl_at, largest = kl_by_budget(
+        model, order, prompts, largest, confidence, switches, mean_of, batch_size
+    )
     draws = np.random.default_rng(seed).integers(0, len(prompts), (N_BOOTSTRAP, len(prompts)))
     points: dict[int, BudgetPoint] = {}
 
     def reaches(k: int) -> bool:
-        kl = judged(order(k))
+        kl = kl_at(k)
         lower = fidelity(float(np.quantile(kl[draws].mean(1), confidence)))
         points[k] = BudgetPoint(k, fidelity(float(kl.mean())), lower)
         if progress is not None:
@@ -149,35 +147,40 @@ def _smallest(reaches: Callable[[int], bool], largest: int) -> int | None:
     return k
 
 
-def judge(
+def kl_by_budget(
     model: Replacer,
+    order: Order | Sequence[int] | NDArray[np.integer],
     prompts: Sequence[Prompt],
-    switches: Switches,
+    largest: int | None,
+    confidence: float,
+    switches: Switches | None,
     mean_of: Sequence[Prompt],
     batch_size: int,
-) -> Callable[[Sequence[int] | NDArray[np.integer]], NDArray[np.float64]]:
-    """A function from a circuit to its KL on each prompt; the model itself runs once."""
-    prepared = model.prepare_all(prompts, switches, mean_of, batch_size=batch_size)
+) -> tuple[Callable[[int], NDArray[np.float64]], int]:
+    """A function from k to the KL of the first k features on each prompt, and the largest k.
+
+    Arguments are checked as `choose_budget` and `choose_knee` promise; the model itself runs once.
+    """
+    check_between("confidence", confidence, 0.5)
+    if not prompts:
+        raise BehaviorError("there are 0 prompts; at least 1 is needed")
+    first, largest = _as_order(order, largest)
+    prepared = model.prepare_all(prompts, switches or Switches(), mean_of, batch_size=batch_size)
     setups = [setup for _, setup in prepared]
 
-    def divergences(features: Sequence[int] | NDArray[np.integer]) -> NDArray[np.float64]:
-        pool = model.make_pool(features)
+    def kl_at(k: int) -> NDArray[np.float64]:
+        pool = model.make_pool(first(k))
         with torch.no_grad():
             runs = [model.run(setup, pool, rest="baseline").logits[0] for setup in setups]
             kl = [kl_divergence(s.logits, run) for s, run in zip(setups, runs, strict=True)]
         return torch.cat(kl).double().cpu().numpy()
 
-    return divergences
+    return kl_at, largest
 
 
-def as_order(
+def _as_order(
     order: Order | Sequence[int] | NDArray[np.integer], largest: int | None
 ) -> tuple[Order, int]:
-    """A function of k, and the largest k to ask it for.
-
-    Raises:
-        BudgetError: That is not known, or below 1.
-    """
     if not callable(order):
         largest = len(order) if largest is None else min(len(order), largest)
         order = _prefixes(order)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.behaviors import Prompt
+from pie_fast.cost import Cost
 from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.ground import Ground, Progress
 from pie_fast.model import Replacer, Switches
@@ -40,15 +41,13 @@ class Grown:
             not among them.
         scores: `[k]` float64, the score of each in the step in which it entered.
             (of a pair half of what it gained together, each).
-        passes: Forward and backward passes over all prompts that it took.
-        runs: Forward runs over all prompts, with no backward, that exact checks took besides.
+        cost: Of the growth; preparing the prompts is no part of it.
         pairs: The pairs that entered together.
     """
 
     ids: NDArray[np.int64]
     scores: NDArray[np.float64]
-    passes: int
-    runs: int = 0
+    cost: Cost = Cost()  # noqa: RUF009  frozen
     pairs: tuple[tuple[int, int], ...] = ()
 
     def then(self, more: Grown) -> Grown:
@@ -56,8 +55,7 @@ class Grown:
         return Grown(
             np.concatenate([self.ids, more.ids]),
             np.concatenate([self.scores, more.scores]),
-            self.passes + more.passes,
-            self.runs + more.runs,
+            self.cost + more.cost,
             self.pairs + more.pairs,
         )
 
@@ -156,7 +154,7 @@ def grow(
             marginal = _anchored(marginal, effect, anchor)
         out = state.outside()
         done = len(state.chosen)
-        step = step_sizes(k - done, batch, share, len(inside) + done)[0]
+        step = step_size(k - done, len(inside) + done, batch, share)
         best = out[top_k(marginal[out], min(max(step, shortlist), len(out)))]
         if shortlist:
             best, marginal = state.exactly(best, marginal)
@@ -174,12 +172,9 @@ def grow(
     return state.grown()
 
 
-def step_sizes(k: int, batch: int, share: float = 0.0, inside: int = 0) -> list[int]:
-    """How many features enter after each pass of a growth by k on a circuit of `inside`."""
-    sizes: list[int] = []
-    while (so_far := sum(sizes)) < k:
-        sizes.append(min(max(batch, int(share * (inside + so_far))), k - so_far))
-    return sizes
+def step_size(left: int, size: int, batch: int, share: float) -> int:
+    """How many of the features left to come enter a circuit of that size after a pass."""
+    return min(max(batch, int(share * size)), left)
 
 
 def _anchored(
@@ -216,7 +211,7 @@ class _Growth:
         self.chosen: list[int] = []
         self._scores: list[float] = []
         self._pairs: list[tuple[int, int]] = []
-        self._passes = self._runs = 0
+        self._spent_before = ground.model.spent
 
     def outside(self) -> NDArray[np.int64]:
         """Candidates that are not in the circuit, ascending."""
@@ -224,12 +219,10 @@ class _Growth:
 
     def marginals(self) -> NDArray[np.float64]:
         """d metric / d gate of each candidate at the circuit, mean over prompts: `[n]`."""
-        self._passes += 1
         return self.ground.mean(self.ground.marginals(self.gates, self.metric))
 
     def at_full_model(self) -> NDArray[np.float64]:
         """Mean |first-order effect| of each candidate at the full model: `[n]`."""
-        self._passes += 1
         return self.ground.mean(np.abs(self.ground.effects()))
 
     def exactly(
@@ -277,11 +270,11 @@ class _Growth:
         ids = self.ground.ids
         pairs = tuple((int(ids[i]), int(ids[j])) for i, j in self._pairs)
         scores = np.asarray(self._scores, dtype=np.float64)
-        return Grown(ids[self.chosen], scores, self._passes, self._runs, pairs)
+        cost = self.ground.model.spent - self._spent_before
+        return Grown(ids[self.chosen], scores, cost, pairs)
 
     def _values(self, sets: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
         """The metric with each set added to the circuit, mean over prompts: `[len(sets)]`."""
-        self._runs += len(sets)
         gates = self.gates.repeat(len(sets), 1)
         for row, members in enumerate(sets):
             gates[row, list(members)] = 1.0

@@ -78,7 +78,7 @@ class Ground:
         self.setups: Sequence[tuple[int, Setup]] = model.prepare_all(
             prompts, self.switches, self.mean_of, batch_size=batch_size
         )
-        self.weights = _weights(weights, len(prompts))
+        self.weights = as_weights(weights, len(prompts), "prompts")
         if candidates is not None:
             self.pool = self._as_pool(candidates)
         self._forget()
@@ -99,7 +99,7 @@ class Ground:
         if metric is not None:
             new.metric = metric
         if weights is not None:
-            new.weights = _weights(np.asarray(weights, dtype=np.float64), len(self.prompts))
+            new.weights = as_weights(weights, len(self.prompts), "prompts")
         return new
 
     def reweighted(self, weights: ArrayLike) -> Self:
@@ -273,14 +273,16 @@ class Ground:
         return np.flatnonzero(seen)
 
 
-def _weights(weights: NDArray[np.float64] | None, n_prompts: int) -> NDArray[np.float64]:
-    """How much each prompt counts: `[n_prompts]`."""
-    if weights is None:
-        return np.ones(n_prompts)
-    each = np.asarray(weights, dtype=np.float64)
-    if each.shape != (n_prompts,) or not (each >= 0).all() or not 0 < each.sum() < np.inf:
+def as_weights(weights: ArrayLike | None, n: int, whose: str) -> NDArray[np.float64]:
+    """How much each prompt or behaviour counts, 1 each when None: `[n]`.
+
+    Raises:
+        PieFastError: Not one finite number of at least 0 each, or all 0.
+    """
+    each = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+    if each.shape != (n,) or not (each >= 0).all() or not 0 < each.sum() < np.inf:
         raise PieFastError(
-            f"weights of shape {tuple(each.shape)} must be one finite number of at least 0 for "
-            f"each of {n_prompts} prompts, not all 0"
+            f"weights {each.tolist()} must be one finite number of at least 0 for each of "
+            f"{n} {whose}, not all 0"
         )
     return each

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.behaviors import Prompt
-from pie_fast.budget import N_BOOTSTRAP, Order, Progress, as_order, check_between, judge
-from pie_fast.errors import BehaviorError, BudgetError
+from pie_fast.budget import N_BOOTSTRAP, Order, Progress, kl_by_budget
+from pie_fast.errors import BudgetError
 from pie_fast.evaluate import fidelity
 from pie_fast.model import Replacer, Switches
 
@@ -107,14 +107,12 @@ def choose_knee(
         BehaviorError: There are no prompts.
         PieFastError: Confidence out of range.
     """
-    check_between("confidence", confidence, 0.5)
-    if not prompts:
-        raise BehaviorError("there are 0 prompts; at least 1 is needed")
-    order, largest = as_order(order, largest)
-    judged = judge(model, prompts, switches or Switches(), mean_of, batch_size)
+    kl_at, largest = kl_by_budget(
+        model, order, prompts, largest, confidence, switches, mean_of, batch_size
+    )
     grid, rows = budgets(largest), []
     for k in grid:
-        rows.append(judged(order(k)))
+        rows.append(kl_at(k))
         if progress is not None:
             progress(len(rows), len(grid))
         if rows[-1].mean() <= FLOOR:

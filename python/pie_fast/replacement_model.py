@@ -354,6 +354,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     tokenizer: Any = None,
     ignore_positions: int | None = None,
+    lazy_encoder: bool = False,
 ) -> ReplacementModel:
     """Put a language model and its CLT together.
 
@@ -367,6 +368,8 @@ def load_model(
         dtype: Of the model; float32 when None. The CLT computes in float32.
         tokenizer: With a HuggingFace model object only.
         ignore_positions: See `Replacer`.
+        lazy_encoder: Read encoders of a `clt` on disk at every use, layer by layer, and hold none
+            in memory. Decoders are read by rows unless they are small.
 
     Raises:
         CheckpointError: A checkpoint is missing or broken, or the two do not fit each other.
@@ -375,8 +378,10 @@ def load_model(
     where = resolve_device(device)
     if not isinstance(clt, Clt):
         # Before the model: a wrong CLT should not cost the time a model takes to boot.
-        read = load_clt if isinstance(clt, str | Path) else clt_of
-        clt = read(clt, device=where, dtype=torch.float32)
+        if isinstance(clt, str | Path):
+            clt = load_clt(clt, device=where, lazy_encoder=lazy_encoder)
+        else:
+            clt = clt_of(clt, device=where)
     host = load_host(model, tokenizer, where, dtype or torch.float32)
     return ReplacementModel(host, clt, ignore_positions=ignore_positions)
 

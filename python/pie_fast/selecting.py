@@ -60,8 +60,8 @@ class Selecting:
         self.n_active = len(self.active)
         if (plan.budget or 0) > self.n_active:
             raise BudgetError(f"budget {plan.budget} exceeds the {self.n_active} active features")
-        self._grown = Grown(np.zeros(0, np.int64), np.zeros(0), 0)
-        self._growth_cost = self._synergy_cost = Cost()
+        self._grown = Grown(np.zeros(0, np.int64), np.zeros(0))
+        self._synergy_cost = Cost()
 
     def first(self, k: int) -> Ranked:
         """The first k features of the plan's method."""
@@ -77,17 +77,13 @@ class Selecting:
         if k > len(so_far.ids):
             # Whole steps, so that no prefix depends on which budgets were asked for.
             longest = min(-(-k // step) * step, self.n_active)
-            ground = self.ground  # preparing it is no cost of the growth
-            before = self.model.spent
+            left = longest - len(so_far.ids)
             with self.reporter.stage("grow") as advance:
-                more = self._grow(
-                    ground, longest - len(so_far.ids), start=so_far.ids, progress=advance
-                )
+                more = self._grow(self.ground, left, start=so_far.ids, progress=advance)
             self._grown = so_far.then(more)
-            self._growth_cost += self.model.spent - before
         found = self._grown
         made = {"step": step, "anchor": self.plan.anchor, "grown_on": "kl"}
-        cost = self._growth_cost.passes(len(self.behavior.selection))
+        cost = found.cost.passes(len(self.behavior.selection))
         method, n_features = "conditional-gradient", self.dump.n_features
         return Ranked(found.ids, found.scores, method, n_features, made, cost).first(k)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
-from pie_fast.ground import Ground
+from pie_fast.ground import Ground, as_weights
 
 OBJECTIVES = ("weighted", "worst", "pareto")
 
@@ -76,13 +76,13 @@ class SharedGround(Ground):
         ]
         self.pool = self._as_pool(np.concatenate([part.pool.global_ids for part in parts]))
         self._forget()
-        self._weigh(np.ones(len(parts)) if weights is None else weights)
+        self._weigh(weights)
 
     def towards(self, weights: ArrayLike | None = None, *, worst: bool = False) -> Self:
         """The same prompts for another objective."""
         new = self.afresh()
         new.worst = worst
-        new._weigh(np.ones(len(self.parts)) if weights is None else weights)
+        new._weigh(weights)
         return new
 
     def marginals(self, gates: Tensor, *args: Any, **kwargs: Any) -> NDArray[np.float64]:
@@ -114,7 +114,7 @@ class SharedGround(Ground):
         kl = self.divergences(gates)
         return kl[1:] - kl[:1]
 
-    def _weigh(self, weights: ArrayLike) -> None:
+    def _weigh(self, weights: ArrayLike | None) -> None:
         """Let behaviours count so much, whatever the number of their prompts."""
         self.shares = as_shares(weights, len(self.parts))
         # Within a behaviour its prompts count as they do there.
@@ -125,18 +125,13 @@ class SharedGround(Ground):
         self.weights = np.concatenate(each)
 
 
-def as_shares(weights: ArrayLike, n_behaviors: int) -> NDArray[np.float64]:
-    """Weights of behaviours with the sum 1: `[n_behaviors]`.
+def as_shares(weights: ArrayLike | None, n_behaviors: int) -> NDArray[np.float64]:
+    """Weights of behaviours with the sum 1, equal ones when None: `[n_behaviors]`.
 
     Raises:
         PieFastError: Not one finite number of at least 0 each, or all 0.
     """
-    each = np.asarray(weights, dtype=np.float64)
-    if each.shape != (n_behaviors,) or not (each >= 0).all() or not 0 < each.sum() < np.inf:
-        raise PieFastError(
-            f"weights {each.tolist()} must be one finite number of at least 0 for each of "
-            f"{n_behaviors} behaviours, not all 0"
-        )
+    each = as_weights(weights, n_behaviors, "behaviours")
     shares: NDArray[np.float64] = each / each.sum()
     return shares
 

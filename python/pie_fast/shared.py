@@ -329,8 +329,7 @@ def _check(
         raise BehaviorError(f"behaviour {min(twice)!r} is given twice; names must differ")
     if objective not in OBJECTIVES:
         raise PieFastError(f"objective {objective!r} is not one of {', '.join(OBJECTIVES)}")
-    if weights is not None:
-        as_shares(weights, len(names))
+    as_shares(weights, len(names))
     if budget < 1:
         raise BudgetError(f"budget {budget} is not valid; budgets start at 1")
 

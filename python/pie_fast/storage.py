@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -29,6 +30,9 @@ _DTYPES = {
     "uint16": "U16",
     "uint8": "U8",
 }
+
+#: bytes an element of a safetensors dtype
+_SIZES = {spelt: np.dtype(name).itemsize for name, spelt in _DTYPES.items()} | {"BF16": 2}
 
 
 class Written(NamedTuple):
@@ -88,20 +92,55 @@ def write_safetensors(
     """
     parts = [(name, *_typed(value)) for name, value in tensors.items()]
     parts.sort(key=lambda part: -part[2].dtype.itemsize)
+    pieces = {name: Pieces(dtype, array.shape, [array]) for name, dtype, array in parts}
+    return write_pieces(path, pieces, metadata)
+
+
+class Pieces(NamedTuple):
+    """A tensor that is never whole in memory.
+
+    Attributes:
+        dtype: As safetensors spells it.
+        shape: Of all of it.
+        arrays: Its numbers, or their bits, in order.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    arrays: Iterable[NDArray[np.generic]]
+
+
+def write_pieces(
+    path: Path, tensors: Mapping[str, Pieces], metadata: Mapping[str, str] | None = None
+) -> Written:
+    """As `write_safetensors`, of tensors that come in pieces; they stand in the order given.
+
+    Raises:
+        ValueError: The pieces of a tensor are more or less than its shape.
+    """
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name, dtype, array in parts:
-        begin, end = end, end + array.nbytes
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+    ends, end = [], 0
+    for name, (dtype, shape, _) in tensors.items():
+        begin, end = end, end + math.prod(shape) * _SIZES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+        ends.append(end)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    chunks: list[bytes | memoryview] = [len(text).to_bytes(8, "little"), text]
-    chunks += [array.reshape(-1).view(np.uint8).data for _, _, array in parts]
     digest = hashlib.sha256()
     with replacing(path) as file:
-        for chunk in chunks:
+
+        def write(chunk: bytes | memoryview) -> None:
             digest.update(chunk)
             file.write(chunk)
+
+        write(len(text).to_bytes(8, "little"))
+        write(text)
+        for (name, pieces), promised in zip(tensors.items(), ends, strict=True):
+            for array in pieces.arrays:
+                write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            written = file.tell() - 8 - len(text)
+            if written != promised:
+                raise ValueError(f"{path}: {name} ends at byte {written}, must at {promised}")
     return Written(8 + len(text) + end, digest.hexdigest())
 
 

@@ -14,11 +14,10 @@ import numpy as np
 
 from pie_fast import csr
 from pie_fast.errors import PieFastError
+from pie_fast.synergy_given import as_kept
 from pie_fast.synergy_matrix import SynergyMatrix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -71,7 +70,7 @@ def fill_sparse_rows(
         want = [len(at), len(matrix)]
         raise PieFastError(f"synergies has shape {list(given.shape)}, must be {want}")
     given[np.arange(len(at)), at] = 0
-    values = stored(matrix, given, lambda bad: (at[bad[0]], bad[1]))
+    values = as_kept(matrix, at[:, None], np.arange(len(matrix)), given)
     ranked = np.argsort(-np.abs(values), axis=1, kind="stable")[:, :per_row]
     kept = np.take_along_axis(values, ranked, axis=1)
     where, rank = np.nonzero(kept)
@@ -95,27 +94,6 @@ def checked_per_row(matrix: SynergyMatrix, per_row: int | None) -> int:
     if matrix.per_row not in (None, per_row):
         raise PieFastError(f"per_row is {per_row}, the matrix keeps {matrix.per_row}")
     return per_row
-
-
-def stored(
-    matrix: SynergyMatrix,
-    given: NDArray[np.float64],
-    pair_at: Callable[[NDArray[np.int64]], tuple[Any, Any]],
-) -> NDArray[np.float32]:
-    """Synergies as the matrix keeps them: clipped where it is, float32, -0.0 as 0.0.
-
-    Raises:
-        PieFastError: One that is not finite; ``pair_at`` tells the two positions of its place.
-    """
-    # NaN stays one.
-    wide = np.where(given < 0, 0, given) if matrix.form == "clipped" else given + 0.0
-    with np.errstate(over="ignore"):
-        values = wide.astype(np.float32)
-    bad = np.argwhere(~np.isfinite(values))
-    if bad.size:
-        a, b = (matrix.pool[at] for at in pair_at(bad[0]))
-        raise PieFastError(f"synergy of features {a} and {b} is {values[tuple(bad[0])]}")
-    return values
 
 
 def with_pairs(

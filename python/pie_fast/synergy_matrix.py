@@ -27,6 +27,7 @@ from pie_fast import _native, csr
 from pie_fast.errors import PieFastError
 from pie_fast.packed import PackedPairs, places
 from pie_fast.storage import write_safetensors
+from pie_fast.synergy_given import pairs_as_kept, per_row_in_file, row_as_kept
 from pie_fast.synergy_stats import (
     SynergyStats,
     checked_pool,
@@ -221,12 +222,7 @@ class SynergyMatrix:
             PieFastError: A feature that is not in the pool, another length, a number that is not
                 finite, or a pair that is known with another value.
         """
-        values = np.asarray(synergy, dtype=np.float64)
-        if values.shape != (len(self),):
-            raise PieFastError(f"synergy has shape {list(values.shape)}, must be [{len(self)}]")
-        at = int(self.positions([feature])[0])
-        others = np.delete(np.arange(len(self)), at)
-        self._fill(np.full(len(others), at), others, values[others])
+        self._fill(*row_as_kept(self, feature, synergy))
 
     def fill_pairs(self, pairs: ArrayLike, synergy: ArrayLike) -> None:
         """Some pairs.
@@ -238,31 +234,13 @@ class SynergyMatrix:
         Raises:
             PieFastError: As :meth:`fill_row`; a pair of a feature with itself.
         """
-        ids = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-        values = np.asarray(synergy, dtype=np.float64)
-        if values.shape != (len(ids),):
-            raise PieFastError(f"synergy has shape {list(values.shape)}, must be [{len(ids)}]")
-        same = np.flatnonzero(ids[:, 0] == ids[:, 1])
-        if same.size:
-            raise PieFastError(f"feature {ids[same[0], 0]} has no synergy with itself")
-        at = self.positions(ids.reshape(-1)).reshape(-1, 2)
-        self._fill(at[:, 0], at[:, 1], values)
+        self._fill(*pairs_as_kept(self, pairs, synergy))
 
     def _fill(
-        self, first: NDArray[np.int64], second: NDArray[np.int64], values: NDArray[np.float64]
+        self, first: NDArray[np.int64], second: NDArray[np.int64], new: NDArray[np.float32]
     ) -> None:
         if self._csr is not None:
             raise PieFastError("the matrix is sparse, fill_sparse_rows or SparsePairs fill it")
-        if self.form == "clipped":
-            # Not np.maximum alone: NaN must stay.
-            values = np.where(values < 0, 0, values)
-        with np.errstate(over="ignore"):
-            # 0.0 is added so that -0.0 and 0.0 are one value.
-            new = (values + 0.0).astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(new))
-        if bad.size:
-            a, b = self.pool[first[bad[0]]], self.pool[second[bad[0]]]
-            raise PieFastError(f"synergy of features {a} and {b} is {new[bad[0]]}, must be finite")
         clash = self._pairs.fill(first, second, new)
         if clash is not None:
             pair = " and ".join(map(str, self.pool[sorted((first[clash], second[clash]))]))
@@ -299,8 +277,7 @@ class SynergyMatrix:
             kept = self.per_row if self.per_row == other.per_row else None
             self._make_sparse(rows, self.done | other.done, kept)
             return
-        first, second, values = other._pairs.pairs_known()
-        self._fill(first, second, values.astype(np.float64))
+        self._fill(*other._pairs.pairs_known())
 
     def sparsified(self, per_row: int) -> SynergyMatrix:
         """The strongest pairs of each row (of either row of a pair), as a sparse matrix.
@@ -387,8 +364,8 @@ class SynergyMatrix:
         matrix.redundancy = file["redundancy"]
         done = file["done"].astype(np.bool_)
         if isinstance(file["values"], tuple):
-            per_row = texts.get("per_row")
-            matrix._make_sparse(file["values"], done, None if per_row is None else int(per_row))
+            per_row = per_row_in_file(path, texts.get("per_row"))
+            matrix._make_sparse(file["values"], done, per_row)
         else:
             matrix._pairs.fill_all(file["values"])
             matrix._pairs.forget_unless(done, file["known"])

@@ -14,7 +14,8 @@ import numpy as np
 
 from pie_fast.errors import PieFastError
 from pie_fast.packed import n_pairs, places
-from pie_fast.synergy_fill import checked_per_row, stored, with_pairs
+from pie_fast.synergy_fill import checked_per_row, with_pairs
+from pie_fast.synergy_given import pairs_as_kept
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -60,19 +61,11 @@ class SparsePairs:
             PieFastError: Another shape, a feature that is not in the pool, a pair of a feature with
                 itself, a number that is not finite, a pair that was given before.
         """
-        ids = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-        values = np.asarray(synergy, dtype=np.float64)
-        if values.shape != (len(ids),):
-            raise PieFastError(f"synergy has shape {list(values.shape)}, must be [{len(ids)}]")
-        same = np.flatnonzero(ids[:, 0] == ids[:, 1])
-        if same.size:
-            raise PieFastError(f"feature {ids[same[0], 0]} has no synergy with itself")
-        at = self._start.positions(ids.reshape(-1)).reshape(-1, 2)
-        new = stored(self._start, values, lambda bad: tuple(at[bad[0]]))
-        self._mark(at)
-        both = np.concatenate([at, at[:, ::-1]])
-        self._keep(both[:, 0], both[:, 1], np.concatenate([new, new]))
-        np.add.at(self._count, both[:, 0], 1)
+        first, second, new = pairs_as_kept(self._start, pairs, synergy)
+        self._mark(first, second)
+        rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
+        self._keep(rows, columns, np.concatenate([new, new]))
+        np.add.at(self._count, rows, 1)
 
     def matrix(self) -> SynergyMatrix:
         """The rows that are done so far.
@@ -86,17 +79,18 @@ class SparsePairs:
         kept = rows[whole], columns[whole], values[whole]
         return with_pairs(self._start, np.flatnonzero(done), kept, self.per_row)
 
-    def _mark(self, at: NDArray[np.int64]) -> None:
+    def _mark(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
         """Set the bits of pairs, none of which may be set."""
-        where = places(len(self._start), at[:, 0], at[:, 1])
+        where = places(len(self._start), first, second)
         order = np.argsort(where, kind="stable")
         again = np.zeros(len(where), dtype=np.bool_)
         again[order[1:]] = np.diff(where[order]) == 0
         byte, bit = where >> 3, np.left_shift(1, where & 7).astype(np.uint8)
         again |= (self._given[byte] & bit) != 0
-        again |= self._frozen[at].all(axis=1)
+        again |= self._frozen[first] & self._frozen[second]
         if again.any():
-            a, b = np.sort(self._start.pool[at[np.flatnonzero(again)[0]]])
+            at = np.flatnonzero(again)[0]
+            a, b = sorted((self._start.pool[first[at]], self._start.pool[second[at]]))
             raise PieFastError(f"the synergy of features {a} and {b} was given before")
         np.bitwise_or.at(self._given, byte, bit)
 

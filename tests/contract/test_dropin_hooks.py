@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
+import pickle  # of our own objects, made here; the package itself never unpickles a file
 from collections import Counter
 from itertools import combinations
 

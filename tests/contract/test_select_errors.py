@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # of our own objects, made here; the package itself never unpickles a file
 import subprocess
 import sys
 import threading

@@ -70,6 +70,9 @@ def changed(name: str, at: Any, value: Any, tensors: dict[str, np.ndarray] = GOO
         (changed("indptr", 1, 5, SPARSE), TEXTS, r"values: indptr\[0\] = 0 and indptr\[1\] = 5"),
         (changed("values", 0, 3, SPARSE), TEXTS, "values: synergy is not symmetric"),
         ({**SPARSE, "values": SPARSE["values"][:1]}, TEXTS, "values: has shape .1., must be .2."),
+        (SPARSE, {**TEXTS, "per_row": "two"}, "per_row: is 'two', must be a number from 0 on"),
+        (SPARSE, {**TEXTS, "per_row": "-1"}, "per_row: is '-1', must be a number from 0 on"),
+        (SPARSE, {**TEXTS, "per_row": "9" * 5000}, "per_row: is '999"),  # int() refuses it
     ],
 )
 def test_files_that_are_not_what_they_promise(
@@ -137,6 +140,16 @@ def test_calls_that_are_refused(call: Callable[[SynergyMatrix], Any], message: s
     with pytest.raises(PieFastError, match=message):
         call(matrix)
     assert matrix.stats().n_known == 0
+
+
+@pytest.mark.parametrize("form", ["signed", "clipped"])
+def test_a_zero_is_kept_without_its_sign(form: Any) -> None:
+    matrix = SynergyMatrix(
+        [3, 5, 9], direction="noising", estimator="exact", form=form, n_prompts=1
+    )
+    # The second is a number of its own as float64 only.
+    matrix.fill_row(3, [0, -0.0, -1e-300])
+    assert not np.signbit(np.asarray(matrix.values)).any()
 
 
 def test_words_and_pools_that_are_refused() -> None:

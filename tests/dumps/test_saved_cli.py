@@ -17,11 +17,12 @@ from test_delphi import cached, write_splits
 from typer.testing import CliRunner
 
 from pie_fast import open_dump
-from pie_fast.cli import saved
+from pie_fast.cli import converting, saved
 from pie_fast.errors import PieFastError
 
 APP = typer.Typer()
 saved.register(APP)
+converting.register(APP)
 
 
 def run(*args: str | Path) -> str:

@@ -22,6 +22,13 @@ def equal(a: SynergyMatrix, b: SynergyMatrix) -> bool:
     return all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in arrays)
 
 
+def drawn(m: int, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+    """What goes on drawing, a pool, and its synergies: few values, so ties and zeros."""
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.integers(-3, 4, (m, m)) / 2, 1)
+    return rng, np.sort(rng.choice(100, m, replace=False)), upper + upper.T
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 14),
@@ -33,10 +40,7 @@ def equal(a: SynergyMatrix, b: SynergyMatrix) -> bool:
 def test_rows_make_the_dense_matrix_thinned_out(
     m: int, per_row: int, form: Any, seed: int, block: int
 ) -> None:
-    rng = np.random.default_rng(seed)
-    # Few values: ties and zeros.
-    upper = np.triu(rng.integers(-3, 4, (m, m)) / 2, 1)
-    full, pool = upper + upper.T, np.sort(rng.choice(100, m, replace=False))
+    rng, pool, full = drawn(m, seed)
     dense = SynergyMatrix(pool, form=form, **WHAT)
     for feature, row in zip(pool, full, strict=True):
         dense.fill_row(feature, row)
@@ -99,9 +103,7 @@ def test_what_does_not_fit_is_named() -> None:
 def test_pairs_make_the_dense_matrix_thinned_out(
     m: int, per_row: int, form: Any, seed: int, block: int
 ) -> None:
-    rng = np.random.default_rng(seed)
-    upper = np.triu(rng.integers(-3, 4, (m, m)) / 2, 1)
-    full, pool = upper + upper.T, np.sort(rng.choice(100, m, replace=False))
+    rng, pool, full = drawn(m, seed)
     dense = SynergyMatrix.from_dense(
         pool,
         np.maximum(full, 0 if form == "clipped" else -9).astype(np.float32),

@@ -8,6 +8,7 @@ import torch
 
 from pie_fast.attribution import run_metric
 from pie_fast.conditional import conditional_gradient, grow
+from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, BudgetError, PieFastError
 from pie_fast.ground import Ground
 from pie_fast.model import Switches, make_batch
@@ -16,6 +17,11 @@ from torch_prompts import random_prompts
 
 PROMPTS = random_prompts(4)
 SWITCHES = Switches("counterfactual")
+
+
+def passes(n: int, runs: int = 0) -> Cost:
+    """Forward and backward passes, and forward runs besides."""
+    return Cost(n + runs, n).times(len(PROMPTS))
 
 
 def active(model: ReplacementModel) -> list[int]:
@@ -39,7 +45,7 @@ def test_the_first_step_is_the_gradient_at_the_empty_circuit(tiny_model: Replace
     found = conditional_gradient(
         tiny_model, PROMPTS, candidates, len(candidates), batch=len(candidates)
     )
-    assert found.passes == 1
+    assert found.cost == passes(1)
     assert sorted(found.ids.tolist()) == candidates
     assert (np.diff(found.scores) <= 0).all()
     empty = minus_kl(tiny_model, {candidates[0]: 0.0})
@@ -66,7 +72,7 @@ def test_one_at_a_time_finds_nearly_what_exact_greedy_finds(tiny_model: Replacem
         rest = [c for c in candidates if c not in kept]
         kept[max(rest, key=lambda c: minus_kl(tiny_model, {**kept, c: 1.0}))] = 1.0
     found = conditional_gradient(tiny_model, PROMPTS, candidates, 5, batch=1)
-    assert found.passes == 5
+    assert found.cost == passes(5)
     assert len(set(found.ids.tolist()) & set(kept)) >= 4
     exact = minus_kl(tiny_model, kept)
     empty = minus_kl(tiny_model, {candidates[0]: 0.0})
@@ -93,11 +99,11 @@ def test_order_is_stable_and_a_prefix_is_the_smaller_selection(
     again = conditional_gradient(tiny_model, PROMPTS, candidates[::-1] * 2, 12, batch=4)
     assert whole.ids.tolist() == again.ids.tolist()
     assert whole.scores.tolist() == again.scores.tolist()
-    assert whole.passes == 3
+    assert whole.cost == passes(3)
     for k in (0, 4, 8, 10):
         part = conditional_gradient(tiny_model, PROMPTS, candidates, k, batch=4)
         assert part.ids.tolist() == whole.ids[:k].tolist()
-        assert part.passes == -(-k // 4)
+        assert part.cost == passes(-(-k // 4))
     in_batches = conditional_gradient(tiny_model, PROMPTS, candidates, 12, batch=4, batch_size=3)
     assert in_batches.ids.tolist() == whole.ids.tolist()
 
@@ -110,7 +116,7 @@ def test_growth_goes_on_where_it_stopped(tiny_model: ReplacementModel) -> None:
     joined = first.then(rest)
     assert joined.ids.tolist() == whole.ids.tolist()
     assert joined.scores.tolist() == whole.scores.tolist()
-    assert joined.passes == whole.passes
+    assert joined.cost == whole.cost
     with pytest.raises(BudgetError, match=f"outside 0 to {len(candidates) - 8}"):
         conditional_gradient(tiny_model, PROMPTS, candidates, len(candidates), start=first.ids)
     with pytest.raises(PieFastError, match="start holds feature 143, which is not a candidate"):
@@ -144,7 +150,7 @@ def test_a_share_makes_later_steps_larger(tiny_model: ReplacementModel) -> None:
     fixed = conditional_gradient(tiny_model, PROMPTS, None, 24, batch=2)
     grown = conditional_gradient(tiny_model, PROMPTS, None, 24, batch=2, share=0.5)
     # 2, 4, 6, 9, 13, 19, 24 after passes 1 to 7
-    assert (fixed.passes, grown.passes) == (12, 7)
+    assert (fixed.cost, grown.cost) == (passes(12), passes(7))
     assert grown.ids[:4].tolist() == fixed.ids[:4].tolist()
 
 
@@ -157,7 +163,7 @@ def test_a_shortlist_enters_by_its_exact_gains(tiny_model: ReplacementModel) -> 
     best = sorted(gains, key=lambda g: (-gains[g], g))[:2]
     assert found.ids.tolist() == best
     assert found.scores == pytest.approx([gains[g] for g in best], abs=1e-5)
-    assert (found.passes, found.runs) == (1, 7)
+    assert found.cost == passes(1, runs=7)
 
 
 def test_an_anchor_of_1_ranks_what_does_good_by_its_effect_at_the_model(
@@ -177,7 +183,7 @@ def test_an_anchor_of_1_ranks_what_does_good_by_its_effect_at_the_model(
 def test_an_anchor_of_0_changes_nothing(tiny_model: ReplacementModel) -> None:
     plain = conditional_gradient(tiny_model, PROMPTS, None, 9, batch=3)
     found = conditional_gradient(tiny_model, PROMPTS, None, 9, batch=3, anchor=0.0)
-    assert found.ids.tolist() == plain.ids.tolist() and found.passes == plain.passes == 3
+    assert found.ids.tolist() == plain.ids.tolist() and found.cost == plain.cost == passes(3)
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,13 @@ def test_no_selector_costs_more_than_it_says_before(
     assert selector_named("fap").planned(ground, 9) is None
 
 
+def test_a_batch_of_0_is_refused_and_not_planned_for_ever(ground: Ground) -> None:
+    selector = selector_named("conditional-shortlist")
+    assert selector.planned(ground, 9, batch=0) is not None
+    with pytest.raises(PieFastError, match="batch is 0, must be at least 1"):
+        selector.select(ground, 9, batch=0)
+
+
 def test_costs_start_at_zero_afresh(ground: Ground) -> None:
     once = {"forward": 1.0, "backward": 1.0}
     assert select_on(ground, "fap", 3).cost == once

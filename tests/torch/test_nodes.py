@@ -14,8 +14,7 @@ from pie_fast.conditional import grow
 from pie_fast.errors import PieFastError
 from pie_fast.evaluate import measure
 from pie_fast.ground import Ground
-from pie_fast.methods import select_on
-from pie_fast.methods.selector import ON_NODES
+from pie_fast.methods import SELECTORS, select_on
 from pie_fast.model import Setup, Switches, make_batch
 from pie_fast.nodes import NodeGround, node_circuit, node_kl, read_nodes, with_slots
 from pie_fast.replacement_model import ReplacementModel
@@ -216,7 +215,7 @@ def test_growth_is_nested_and_goes_on(ground: NodeGround) -> None:
         grow(ground, 1, start=[-1])
 
 
-@pytest.mark.parametrize("name", ON_NODES)
+@pytest.mark.parametrize("name", [n for n, one in SELECTORS.items() if not one.features_only])
 def test_selectors_that_take_candidates_as_they_come(ground: NodeGround, name: str) -> None:
     # of few features, for `exact` runs each of their nodes
     few = ground.pool.global_ids[::20].tolist()

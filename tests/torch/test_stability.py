@@ -115,7 +115,7 @@ def test_weights_of_a_growth_are_prompts_drawn_more_than_once(
     assert by_weight.ids.tolist() == by_hand.ids.tolist()
     np.testing.assert_allclose(by_weight.scores, by_hand.scores, rtol=1e-4, atol=1e-6)
     for bad in (np.ones(3), np.zeros(4), np.array([1, 1, 1, -1.0]), np.array([np.nan] * 4)):
-        with pytest.raises(PieFastError, match="weights of shape"):
+        with pytest.raises(PieFastError, match="for each of 4 prompts"):
             conditional_gradient(tiny_model, PROMPTS, candidates, 1, weights=bad)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import typer
 
-from pie_fast.cli import discovering, models, saved, selecting, sharing
+from pie_fast.cli import converting, discovering, models, saved, selecting, sharing
 from pie_fast.errors import PieFastError
 
 # Help without rich: its markdown renderer alone takes longer to import than everything else here.
@@ -23,6 +23,7 @@ sharing.register(app)
 models.register(app)
 selecting.register(app)
 saved.register(app)
+converting.register(app)
 
 #: exit codes: bad input, and stopped by Ctrl-C
 BAD_INPUT, INTERRUPTED = 2, 130

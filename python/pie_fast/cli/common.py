@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -181,15 +181,21 @@ def open_noting(path: Path) -> FeatureDump:
 
 
 def load(
-    model: str, clt: str, behavior: str, device: str, n_prompts: int | None, seed: int
-) -> tuple[ReplacementModel, Behavior]:
-    """A model and a behaviour that it can read; what is cheap to check is checked first."""
+    model: str, clt: str, behaviors: Sequence[str], device: str, n_prompts: int | None, seed: int
+) -> tuple[ReplacementModel, list[Behavior]]:
+    """A model and behaviours that it can read; what is cheap to check is checked first."""
     from pie_fast.behaviors import check_known, load_behavior
 
-    check_known(behavior)
+    for name in behaviors:
+        check_known(name)
     from pie_fast.replacement_model import load_model
 
     loaded = load_model(model, clt, device=device)
-    found = load_behavior(behavior, tokenizer=loaded.host.tokenizer, n_prompts=n_prompts, seed=seed)
-    found.check_fits(loaded.host.vocab_size, loaded.host.n_ctx)
+    host = loaded.host
+    found = [
+        load_behavior(name, tokenizer=host.tokenizer, n_prompts=n_prompts, seed=seed)
+        for name in behaviors
+    ]
+    for behavior in found:
+        behavior.check_fits(host.vocab_size, host.n_ctx)
     return loaded, found

@@ -267,7 +267,7 @@ def _discover(
         chosen = replace(chosen, method_options=read)
     reporter = Reporter(visible=terminal(), notes=True)
     with reporter.stage("load"):
-        loaded, found = load(model, clt, behavior, device, n_prompts, options["seed"])
+        loaded, (found,) = load(model, clt, [behavior], device, n_prompts, options["seed"])
     result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)
     if as_json:
         print_json({**result, "folder": str(out)})

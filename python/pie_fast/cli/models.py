@@ -73,7 +73,7 @@ def capture(
 
     if not resume:
         check_absent(out, force=force, or_else=", or --resume to go on with it")
-    loaded, found = load(model, clt, behavior, device, prompts, seed)
+    loaded, (found,) = load(model, clt, [behavior], device, prompts, seed)
     switches = Switches(baseline.value) if baseline else default_switches(found)
     reporter = Reporter(visible=terminal())
     with reporter.stage("capture") as advance:
@@ -210,7 +210,7 @@ def evaluate(
     if out is not None:
         check_absent(out, force=force)
     chosen = read_features(features)
-    loaded, found = load(model, clt, behavior, device, prompts, seed)
+    loaded, (found,) = load(model, clt, [behavior], device, prompts, seed)
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)
     switches = Switches(

@@ -1,4 +1,4 @@
-"""Commands over saved activations: `inspect`, `top`, `merge`, `convert`, `redundancy`. No torch."""
+"""Commands over saved activations: `inspect`, `top`, `merge`, `redundancy`. No torch."""
 
 from __future__ import annotations
 
@@ -38,15 +38,11 @@ ThreadsOption = Annotated[
     int | None, typer.Option("--threads", callback=at_least(1), help="By default one per core.")
 ]
 
-convert = typer.Typer(help="Make a feature dump of another format.")
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (inspect, top, merge, redundancy):
         app.command(command.__name__)(command)
-    convert.command("delphi")(convert_delphi)
-    app.add_typer(convert, name="convert")
 
 
 def inspect(
@@ -138,34 +134,7 @@ def merge(
         raise PieFastError(f"merge needs at least one dump and an output folder, got {len(dumps)}")
     with Reporter(visible=terminal()).stage("merge") as advance:
         merged = merge_dumps(dumps[:-1], dumps[-1], force=force, progress=advance)
-    _print_made(merged, as_json=as_json)
-
-
-def convert_delphi(
-    source: Annotated[Path, typer.Argument(help="The latents folder, or one module of it.")],
-    target: Annotated[Path, typer.Argument(help="The dump to make.")],
-    layer: Annotated[
-        int | None,
-        typer.Option(
-            "--layer", callback=at_least(0), help="Of a module whose name does not say its layer."
-        ),
-    ] = None,
-    n_features: Annotated[
-        int | None,
-        typer.Option("--n-features", callback=at_least(1), help="Width, if the files fall short."),
-    ] = None,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a dump of a Delphi latent cache: activations only, no attributions."""
-    from pie_fast.delphi import convert_delphi as convert_cache
-    from pie_fast.progress import Reporter
-
-    with Reporter(visible=terminal()).stage("convert") as advance:
-        made = convert_cache(
-            source, target, layer=layer, n_features=n_features, force=force, progress=advance
-        )
-    _print_made(made, as_json=as_json)
+    print_made(merged, as_json=as_json)
 
 
 def redundancy(
@@ -202,7 +171,8 @@ def redundancy(
         print_redundancy(content)
 
 
-def _print_made(dump: FeatureDump, *, as_json: bool) -> None:
+def print_made(dump: FeatureDump, *, as_json: bool) -> None:
+    """Say what dump a command has made."""
     content = {
         "path": str(dump.path),
         "n_layers": dump.n_layers,

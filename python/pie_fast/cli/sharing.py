@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,13 +20,10 @@ from pie_fast.cli.common import (
     PromptsOption,
     SeedOption,
     at_least,
+    load,
     print_json,
     terminal,
 )
-
-if TYPE_CHECKING:
-    from pie_fast.behaviors import Behavior
-    from pie_fast.replacement_model import ReplacementModel
 
 
 class Objective(StrEnum):
@@ -90,7 +87,7 @@ def shared(
 
     reporter = Reporter(visible=terminal())
     with reporter.stage("load"):
-        loaded, found = _load(model, clt, behavior, device, prompts, seed)
+        loaded, found = load(model, clt, behavior, device, prompts, seed)
     result = discover_shared(
         loaded,
         found,
@@ -111,24 +108,3 @@ def shared(
         from pie_fast.cli.shared_tables import print_shared
 
         print_shared(result, out)
-
-
-def _load(
-    model: str, clt: str, names: list[str], device: str, n_prompts: int | None, seed: int
-) -> tuple[ReplacementModel, list[Behavior]]:
-    """A model and behaviours that it can read; what is cheap to check is checked first."""
-    from pie_fast.behaviors import check_known, load_behavior
-
-    for name in names:
-        check_known(name)
-    from pie_fast.replacement_model import load_model
-
-    loaded = load_model(model, clt, device=device)
-    host = loaded.host
-    found = [
-        load_behavior(name, tokenizer=host.tokenizer, n_prompts=n_prompts, seed=seed)
-        for name in names
-    ]
-    for behavior in found:
-        behavior.check_fits(host.vocab_size, host.n_ctx)
-    return loaded, found

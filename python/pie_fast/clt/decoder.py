@@ -138,7 +138,7 @@ class _Decoded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, ids: Tensor, decoder: Decoder) -> Tensor:
         ctx.ids, ctx.decoder = ids, decoder
-        flat = values.reshape(-1, len(ids))
+        flat = values.flatten(0, -2)
         out = flat.new_zeros(len(flat), len(decoder.targets) * decoder.d_model)
         for place, rows in decoder.chunks(ids):
             out.addmm_(flat[:, place], rows)
@@ -147,7 +147,7 @@ class _Decoded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (grad,) = grads
-        flat = grad.reshape(-1, grad.shape[-1])
+        flat = grad.flatten(0, -2)
         out = flat.new_empty(len(flat), len(ctx.ids))
         for place, rows in ctx.decoder.chunks(ctx.ids):
             out[:, place] = flat @ rows.T

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from pie_fast.clt import clt_forge
+from pie_fast.clt import circuit_tracer, clt_forge, per_layer
 from pie_fast.clt.circuit_tracer import read_circuit_tracer
 from pie_fast.clt.clt_forge import read_clt_forge
 from pie_fast.clt.config import read_yaml
 from pie_fast.clt.contract import Clt
 from pie_fast.clt.crosslayer import is_crosslayer, read_crosslayer
+from pie_fast.clt.hub import local_folder
+from pie_fast.clt.per_layer import read_gemma_scope_2_clt, read_per_layer
 from pie_fast.clt.sae_lens import is_sae_lens, read_sae_lens
 from pie_fast.errors import CheckpointError
 
@@ -71,9 +74,9 @@ def reader_of(folder: Path) -> Reader:
     )
 
 
-def _kind(folder: Path) -> str | None:
+def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
-    return read_yaml(path).get("model_kind") if path.is_file() else None
+    return read_yaml(path) if path.is_file() else {}
 
 
 #: what to look for, whether it is there, who reads it; the first that is there wins
@@ -89,44 +92,29 @@ _FORMATS: tuple[tuple[str, Callable[[Path], bool], Reader], ...] = (
         read_crosslayer,
     ),
     (
-        "cfg.json and sae_weights.safetensors, here or in folders here (SAELens transcoders)",
-        is_sae_lens,
-        read_sae_lens,
-    ),
-    (
         "W_enc_0.safetensors (circuit-tracer CLT)",
         lambda folder: (folder / "W_enc_0.safetensors").is_file(),
         read_circuit_tracer,
     ),
+    (
+        "config.yaml of model_kind cross_layer_transcoder with transcoders (GemmaScope 2 CLT)",
+        lambda folder: (
+            _config(folder).get("model_kind") == circuit_tracer.KIND
+            and "transcoders" in _config(folder)
+        ),
+        read_gemma_scope_2_clt,
+    ),
+    (
+        "config.yaml of model_kind transcoder_set, or layer_0.safetensors (per-layer transcoders)",
+        lambda folder: (
+            _config(folder).get("model_kind") == per_layer.KIND
+            or (folder / "layer_0.safetensors").is_file()
+        ),
+        read_per_layer,
+    ),
+    (
+        "cfg.json and sae_weights.safetensors, here or in folders here (SAELens transcoders)",
+        is_sae_lens,
+        read_sae_lens,
+    ),
 )
-
-
-def local_folder(source: str | Path) -> Path:
-    """`source` as a folder on this machine, downloaded when it is a hub id.
-
-    Raises:
-        CheckpointError: Neither a folder nor a repository that can be had.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    text = str(source)
-    if text.count("/") < 1 or folder.is_absolute() or text.startswith("."):
-        raise CheckpointError(f"{text}: no such folder")
-    # Only a hub id needs the hub client.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    name, _, revision = text.partition("@")
-    org, repo, *sub = name.split("/")
-    try:
-        root = snapshot_download(
-            f"{org}/{repo}",
-            revision=revision or None,
-            allow_patterns=[f"{'/'.join(sub)}/*"] if sub else None,
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{text}: neither a folder here nor a repository on the hub: {error}"
-        ) from error
-    return Path(root, *sub)

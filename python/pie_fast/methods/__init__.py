@@ -31,12 +31,14 @@ SELECTORS = {
             acdc.acdc,
             nested=False,
             redundancy_aware=True,
+            features_only=True,
             cost=acdc.cost,
         ),
         Selector(
             "fap-synergy",
             "score plus synergy with what is selected",
             pairwise.fap_synergy,
+            features_only=True,
             cost=pairwise.cost,
         ),
         Selector(
@@ -55,11 +57,13 @@ SELECTORS = {
             "fisher-gram",
             "backward elimination by the Fisher matrix of the gates",
             fisher.fisher_gram,
+            features_only=True,
         ),
         Selector(
             "linkl",
             "backward elimination by the KL of logits that are linear in the gates",
             fisher.linkl,
+            features_only=True,
         ),
         Selector(
             "masks",
@@ -67,6 +71,7 @@ SELECTORS = {
             masks.masks,
             nested=False,
             redundancy_aware=True,
+            features_only=True,
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pie_fast.conditional import grow, step_sizes
+from pie_fast.conditional import grow
 from pie_fast.cost import Cost
 from pie_fast.ground import Ground
 from pie_fast.methods.selector import Order
@@ -28,7 +28,9 @@ def with_shortlist(ground: Ground, k: int, *, batch: int = 1, shortlist: int = 4
 
 def shortlist_cost(ground: Ground, k: int, *, batch: int, shortlist: int) -> Cost:
     """A pass a step, and the runs of what is tried and of the circuit beside it."""
-    sizes = step_sizes(k, batch)
+    # The growth refuses a batch below 1; here it must only not loop.
+    batch = max(batch, 1)
+    sizes = [min(batch, k - done) for done in range(0, k, batch)]
     tried = sum(max(size, shortlist) + 1 for size in sizes)
     return Cost(len(sizes) + tried, len(sizes)).times(len(ground.prompts))
 

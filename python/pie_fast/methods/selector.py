@@ -15,19 +15,6 @@ from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.ground import Ground
 from pie_fast.selectors import Ranked
 
-#: those that take candidates as they come, so that nodes will do; all others pool features
-ON_NODES = (
-    "random",
-    "magnitude",
-    "fap",
-    "fap-ig",
-    "relp",
-    "gim",
-    "exact",
-    "conditional-gradient",
-    "conditional-shortlist",
-)
-
 #: positions among the candidates in the order of selection, and what ranked them
 Order = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -43,6 +30,7 @@ class Selector:
         nested: The first j of k features are what j selects, so that one run serves every budget;
             of conditional gradients where a pass ends at j.
         redundancy_aware: Does not take both of two features where the second adds nothing.
+        features_only: Pools features, so that candidates of another unit will not do.
         cost: From the same arguments as `rule` to the most that it costs, where that is much and
             known before.
     """
@@ -52,6 +40,7 @@ class Selector:
     rule: Callable[..., Order]
     nested: bool = True
     redundancy_aware: bool = False
+    features_only: bool = False
     cost: Callable[..., Cost] | None = None
 
     @property
@@ -109,10 +98,9 @@ class Selector:
         if not 0 <= k <= len(ground):
             raise BudgetError(f"budget {k} is outside 0 to {len(ground)}, the number of candidates")
         self._check(options)
-        if ground.unit != "feature" and self.name not in ON_NODES:
+        if self.features_only and ground.unit != "feature":
             raise PieFastError(
-                f"selector {self.name} needs unit 'feature', the ground has unit {ground.unit!r}; "
-                f"selectors of both: {', '.join(ON_NODES)}"
+                f"selector {self.name} needs unit 'feature', the ground has unit {ground.unit!r}"
             )
         before = ground.model.spent
         places, scores = self.rule(ground, k, **options)

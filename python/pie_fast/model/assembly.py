@@ -122,9 +122,7 @@ class Assembly:
 
     def _leave_out(self, like: Tensor) -> None:
         """A layer that has no features in play."""
-        none = like.new_zeros(*like.shape[:2], 0)
-        if self.gradient is not None:
-            none.requires_grad_()
+        none = like.new_zeros(*like.shape[:2], 0).requires_grad_(self.gradient is not None)
         self.terms.append(Columns(like.new_zeros(0, dtype=torch.int64), none))
         self.deltas.append(none.detach())
 

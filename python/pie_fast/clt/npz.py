@@ -1,0 +1,165 @@
+"""Arrays of an npz archive, read without pickle and without loading the large ones.
+
+An npz is a zip of npy files. `np.savez` stores them uncompressed, so the numbers of an array lie in
+one piece of the file and its rows are read by pread. Arrays that are compressed, or of another
+dtype, are read whole, up to what their own header promises.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pie_fast.clt.files import check_finite
+from pie_fast.clt.rows import HeldRows, RawRows, Rows
+from pie_fast.errors import CheckpointError
+
+_LOCAL_HEADER = 30
+_RAW = {np.dtype("<f4"): "F32", np.dtype("<f2"): "F16"}
+
+
+@dataclass(frozen=True)
+class _Array:
+    """One array: its member of the zip, shape, dtype, order, and bytes of its npy header."""
+
+    member: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    fortran: bool
+    header: int
+
+
+class Archive:
+    """An npz file.
+
+    Attributes:
+        path: The file.
+
+    Raises:
+        CheckpointError: It is not a readable npz, or has an array of Python objects.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self._arrays = {
+                    member.filename.removesuffix(".npy"): self._look_at(archive, member)
+                    for member in archive.infolist()
+                }
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{path}: not a readable npz file: {error}") from error
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
+    def shape(self, key: str, n_axes: int) -> tuple[int, ...]:
+        """The shape of an array that decides the shapes of others.
+
+        Raises:
+            CheckpointError: It is missing, or has another number of axes.
+        """
+        shape = self._array(key).shape
+        if len(shape) != n_axes:
+            raise CheckpointError(
+                f"{self.path}: {key} has shape {list(shape)}, must have {n_axes} axes"
+            )
+        return shape
+
+    def read(self, key: str, shape: tuple[int, ...]) -> Tensor:
+        """An array, checked: float32 on the CPU.
+
+        Raises:
+            CheckpointError: It is missing, of another shape, broken, or not finite.
+        """
+        array = self._expect(key, shape)
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(array.member) as file:
+                file.read(array.header)
+                found = _numbers(file, array)
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise CheckpointError(f"{self.path}: {key} does not read: {error}") from error
+        tensor = torch.from_numpy(found.astype(np.float32))
+        check_finite(f"{self.path}: {key}", tensor)
+        return tensor
+
+    def rows(self, key: str, shape: tuple[int, int]) -> Rows:
+        """A matrix as rows, on disk where it lies there uncompressed.
+
+        Raises:
+            CheckpointError: As `read`.
+        """
+        array = self._expect(key, shape)
+        stored = array.member.compress_type == zipfile.ZIP_STORED
+        if not stored or array.fortran or array.dtype not in _RAW:
+            return HeldRows(self.read(key, shape))
+        start = self._data_offset(array.member) + array.header
+        return RawRows(self.path, key, _RAW[array.dtype], shape, start)
+
+    def _expect(self, key: str, shape: tuple[int, ...]) -> _Array:
+        array = self._array(key)
+        if array.shape != shape:
+            swapped = array.shape == shape[::-1] and len(shape) == 2
+            raise CheckpointError(
+                f"{self.path}: {key} has shape {list(array.shape)}, must be {list(shape)}"
+                + (": it is transposed" if swapped else "")
+            )
+        return array
+
+    def _array(self, key: str) -> _Array:
+        if key not in self._arrays:
+            raise CheckpointError(
+                f"{self.path}: {key} is missing, holds {sorted(self._arrays)[:12]}"
+            )
+        return self._arrays[key]
+
+    def _look_at(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Array:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran, dtype = read(file)
+            header = file.tell()
+        if dtype.kind != "f":
+            raise CheckpointError(
+                f"{self.path}: {member.filename} has dtype {dtype}, must be floats"
+            )
+        array = _Array(member, shape, dtype, fortran, header)
+        promised = header + int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if promised != member.file_size:
+            raise CheckpointError(
+                f"{self.path}: {member.filename} promises {promised} bytes, has {member.file_size}"
+            )
+        return array
+
+    def _data_offset(self, member: zipfile.ZipInfo) -> int:
+        """Where a member's bytes begin: its local header has lengths of its own."""
+        with self.path.open("rb") as file:
+            file.seek(member.header_offset)
+            header = file.read(_LOCAL_HEADER)
+        if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
+            raise CheckpointError(f"{self.path}: {member.filename} is not where the archive says")
+        name, extra = struct.unpack("<HH", header[26:30])
+        return member.header_offset + _LOCAL_HEADER + int(name) + int(extra)
+
+
+def _numbers(file: IO[bytes], array: _Array) -> NDArray[np.generic]:
+    size = array.member.file_size - array.header
+    content = file.read(size)
+    if len(content) != size:
+        raise ValueError(f"ends after {len(content)} of {size} bytes")
+    flat: NDArray[np.generic] = np.frombuffer(content, dtype=array.dtype)
+    return flat.reshape(array.shape[::-1]).T if array.fortran else flat.reshape(array.shape)

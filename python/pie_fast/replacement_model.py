@@ -7,7 +7,7 @@ in batches by `attribution`, `synergy`, `evaluate` and `interpret`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Prompt, check_prompts
 from pie_fast.circuit import Circuit
-from pie_fast.clt import Clt, load_clt
+from pie_fast.clt import Clt, clt_of, load_clt
 from pie_fast.entries import Entries, all_entries
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.evaluate import evaluate_circuit
@@ -393,7 +393,7 @@ class ReplacementModel(Replacer):
 
 def load_model(
     model: Any,
-    clt: str | Path | Clt,
+    clt: Any,
     *,
     device: str = "auto",
     dtype: torch.dtype | None = None,
@@ -401,13 +401,16 @@ def load_model(
     tokenizer: Any = None,
     ignore_positions: int | str | None = None,
     lazy_encoder: bool = False,
+    hooks: tuple[str, str] | None = None,
 ) -> ReplacementModel:
     """Put a language model and its CLT together.
 
     Args:
         model: A local folder or hub id of a HuggingFace checkpoint, a booted TransformerBridge,
             or a HuggingFace model (then with its `tokenizer`), which is wrapped in place.
-        clt: A local folder, a hub id, or a loaded `Clt`.
+        clt: A local folder or hub id in one of the formats of `docs/formats.md`, a loaded `Clt`, or
+            an object of another library: a circuit-tracer CrossLayerTranscoder or TranscoderSet, or
+            SAELens transcoders (one, a list, or a dict by layer).
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: Of a checkpoint's model, float32 when None; objects keep theirs. The CLT computes in
             float32 whatever the model does, and MLP outputs are added up in it and cast once.
@@ -418,6 +421,8 @@ def load_model(
             `circuit-tracer`, as it does; or how many. See `pie_fast.positions`.
         lazy_encoder: Read encoders of a `clt` on disk at every use, layer by layer, and hold none
             in memory. Decoders are read by rows unless they are small.
+        hooks: What features read and write, where the CLT names other hooks than it was trained
+            on; see `pie_fast.measure_reconstruction`.
 
     Raises:
         CheckpointError: A checkpoint is missing or broken, or the two do not fit each other.
@@ -427,7 +432,12 @@ def load_model(
     check_ignored(ignore_positions)
     if not isinstance(clt, Clt):
         # Before the model: a wrong CLT should not cost the time a model takes to boot.
-        clt = load_clt(clt, device=where, lazy_encoder=lazy_encoder)
+        if isinstance(clt, str | Path):
+            clt = load_clt(clt, device=where, lazy_encoder=lazy_encoder)
+        else:
+            clt = clt_of(clt, device=where)
+    if hooks is not None:
+        clt = replace(clt, read_hook=hooks[0], write_hook=hooks[1])
     host = load_host(model, tokenizer, where, dtype or torch.float32)
     host.autocast = autocast
     return ReplacementModel(host, clt, ignore_positions=ignore_positions)

@@ -172,6 +172,12 @@ AutocastOption = Annotated[
     Autocast | None,
     typer.Option("--autocast", help="Compute the model's passes in it where torch finds it safe."),
 ]
+HooksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--hooks", metavar="READ,WRITE", help="Where the CLT reads and writes, if not as it says."
+    ),
+]
 LazyOption = Annotated[
     bool, typer.Option("--lazy-encoder", help="Read encoders from disk layer by layer, hold none.")
 ]
@@ -223,6 +229,13 @@ def open_noting(path: Path) -> FeatureDump:
     return opened
 
 
+def _two_hooks(text: str) -> tuple[str, str]:
+    read, comma, write = text.partition(",")
+    if not (read and comma and write) or "," in write:
+        raise typer.BadParameter(f"--hooks {text!r} must be READ,WRITE: mlp.hook_in,hook_mlp_out")
+    return read.strip(), write.strip()
+
+
 @dataclass(frozen=True)
 class Loading:
     """What commands that need a model load, and how."""
@@ -234,6 +247,7 @@ class Loading:
     autocast: Autocast | None = None
     ignore_positions: str = "auto"
     lazy_encoder: bool = False
+    hooks: str | None = None
 
     def load(self) -> ReplacementModel:
         """The model with its CLT."""
@@ -249,6 +263,7 @@ class Loading:
             autocast=None if self.autocast is None else getattr(torch, self.autocast.value),
             ignore_positions=self.ignore_positions,
             lazy_encoder=self.lazy_encoder,
+            hooks=None if self.hooks is None else _two_hooks(self.hooks),
         )
 
     def load_with(

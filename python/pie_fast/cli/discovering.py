@@ -26,6 +26,7 @@ from pie_fast.cli.common import (
     Form,
     Gradient,
     GradientOption,
+    HooksOption,
     IgnoreEstimateOption,
     IgnoreOption,
     JsonOption,
@@ -205,6 +206,7 @@ def discover(
     dtype: DtypeOption = Dtype.float32,
     autocast: AutocastOption = None,
     lazy_encoder: LazyOption = False,
+    hooks: HooksOption = None,
     force: ForceOption = False,
     resume: ResumeOption = False,
     ignore_estimate: IgnoreEstimateOption = False,
@@ -212,7 +214,7 @@ def discover(
 ) -> None:
     """Find, interpret and evaluate the circuit of a behaviour."""
     _discover(
-        Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder),
+        Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks),
         behavior,
         out,
         plan={

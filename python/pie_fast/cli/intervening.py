@@ -15,6 +15,7 @@ from pie_fast.cli.common import (
     Dtype,
     DtypeOption,
     Frozen,
+    HooksOption,
     IgnoreOption,
     JsonOption,
     LazyOption,
@@ -82,11 +83,12 @@ def intervene(
     autocast: AutocastOption = None,
     ignore_positions: IgnoreOption = "auto",
     lazy_encoder: LazyOption = False,
+    hooks: HooksOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set, ablate or scale features on a prompt, and see what the model says then."""
     chosen = read_interventions(set_to or (), times or ())
-    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
     loaded = how.load()
     frozen = {"attention": attention, "activations": activations, "norms": norms}
     found = loaded.intervene(prompt, chosen, **{name: how.value for name, how in frozen.items()})

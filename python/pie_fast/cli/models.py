@@ -25,6 +25,7 @@ from pie_fast.cli.common import (
     Frozen,
     Gradient,
     GradientOption,
+    HooksOption,
     IgnoreEstimateOption,
     IgnoreOption,
     JsonOption,
@@ -70,6 +71,7 @@ def capture(
     dtype: DtypeOption = Dtype.float32,
     autocast: AutocastOption = None,
     lazy_encoder: LazyOption = False,
+    hooks: HooksOption = None,
     force: ForceOption = False,
     resume: ResumeOption = False,
     ignore_estimate: IgnoreEstimateOption = False,
@@ -87,7 +89,7 @@ def capture(
 
     if not resume:
         check_absent(out, force=force, or_else=", or --resume to go on with it")
-    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
     if not ignore_estimate:
         check_loadable(how)
     loaded, (found,) = how.load_with([behavior], prompts, seed)
@@ -159,6 +161,7 @@ def synergy(
     dtype: DtypeOption = Dtype.float32,
     autocast: AutocastOption = None,
     lazy_encoder: LazyOption = False,
+    hooks: HooksOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -180,7 +183,7 @@ def synergy(
         err=True,
     )
     ignore = opened.manifest.get("ignore_positions") or "auto"
-    loaded = Loading(model, clt, device, dtype, autocast, ignore, lazy_encoder).load()
+    loaded = Loading(model, clt, device, dtype, autocast, ignore, lazy_encoder, hooks).load()
     reporter = Reporter(visible=terminal())
     with reporter.stage("synergy") as advance:
         matrix = measure_dump_synergy(
@@ -234,6 +237,7 @@ def evaluate(
     dtype: DtypeOption = Dtype.float32,
     autocast: AutocastOption = None,
     lazy_encoder: LazyOption = False,
+    hooks: HooksOption = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep the figures here.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -248,7 +252,7 @@ def evaluate(
     if out is not None:
         check_absent(out, force=force)
     chosen = read_features(features)
-    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
     loaded, (found,) = how.load_with([behavior], prompts, seed)
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)

@@ -24,6 +24,7 @@ from pie_fast.cli.common import (
     EstimatorOption,
     Gradient,
     GradientOption,
+    HooksOption,
     IgnoreOption,
     JsonOption,
     LazyOption,
@@ -90,6 +91,7 @@ def plan(
     autocast: AutocastOption = None,
     ignore_positions: IgnoreOption = "auto",
     lazy_encoder: LazyOption = False,
+    hooks: HooksOption = None,
     probe: Annotated[
         bool,
         typer.Option("--probe", help="Load the model and measure a few prompts: time, activity."),
@@ -119,7 +121,7 @@ def plan(
     from pie_fast.forecast import forecast
 
     if probe:
-        how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+        how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
         loaded, (found,) = how.load_with([behavior], prompts, seed)
         told = _measured(loaded, found, chosen)
     else:

@@ -17,6 +17,7 @@ from pie_fast.cli.common import (
     Dtype,
     DtypeOption,
     ForceOption,
+    HooksOption,
     IgnoreOption,
     JsonOption,
     LazyOption,
@@ -83,6 +84,7 @@ def shared(
     dtype: DtypeOption = Dtype.float32,
     autocast: AutocastOption = None,
     lazy_encoder: LazyOption = False,
+    hooks: HooksOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,7 +98,7 @@ def shared(
 
     reporter = Reporter(visible=terminal())
     with reporter.stage("load"):
-        how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder)
+        how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
         loaded, found = how.load_with(behavior, prompts, seed)
     result = discover_shared(
         loaded,

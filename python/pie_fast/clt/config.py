@@ -49,6 +49,34 @@ def whole_number(path: Path, config: dict[str, Any], key: str) -> int:
     return value
 
 
+def yes_or_no(path: Path, config: dict[str, Any], key: str) -> bool:
+    """A flag of a configuration.
+
+    Raises:
+        CheckpointError: It is missing or something else.
+    """
+    value = config.get(key)
+    if not isinstance(value, bool):
+        raise CheckpointError(f"{path}: {key} is {value!r}, must be true or false")
+    return value
+
+
+def within(path: Path, config: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """A mapping inside a configuration.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    found: Any = config
+    for depth, key in enumerate(keys, 1):
+        found = found.get(key)
+        if not isinstance(found, dict):
+            raise CheckpointError(
+                f"{path}: {'.'.join(keys[:depth])} is {found!r}, must be a mapping"
+            )
+    return dict(found)
+
+
 def check_kind(path: Path, config: dict[str, Any], kind: str) -> None:
     """Refuse a circuit-tracer configuration of another kind of transcoder.
 

@@ -73,6 +73,12 @@ class Clt:
         """Width of the residual stream."""
         return self.b_dec.shape[1]
 
+    @property
+    def decoder_bytes(self) -> int:
+        """What its decoders would take in memory."""
+        n_writes = sum(len(self.targets(layer)) for layer in self.covered)
+        return self.n_features * self.d_model * n_writes * self.b_dec.dtype.itemsize
+
     def for_layers(self, n_layers: int) -> Clt:
         """The same for a model of so many layers, those above the last transcoder without one."""
         more = max(n_layers - self.n_layers, 0)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pie_fast.clt.activation import Activation, ReLU, TopK
-from pie_fast.clt.rows import RowCache, Rows
+from pie_fast.clt.rows import HeldRows, RowCache, Rows
 
 #: pre-activations computed at once; a bound on memory for wide dictionaries and long prompts
 _BLOCK = 1 << 25
@@ -60,9 +60,12 @@ class Weight:
     scale: float | Tensor = 1.0
 
     def read(self) -> Tensor:
-        """All of it: `[n_features, d_model]` float32."""
+        """All of it: `[n_features, d_model]`, float32 from a file, as it is from memory."""
         count = self.d_model if self.transposed else self.n_features
-        found = self.rows.read(torch.arange(self.first, self.first + count))
+        if isinstance(self.rows, HeldRows):  # no copy
+            found = self.rows.matrix[self.first : self.first + count]
+        else:
+            found = self.rows.read(torch.arange(self.first, self.first + count))
         return self._scaled(found.T if self.transposed else found)
 
     def read_features(self, ids: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pie_fast.clt.rows import FileRows
+from pie_fast.clt.rows import FileRows, HeldRows, Rows
 from pie_fast.errors import CheckpointError
 
 #: dtypes that weights may have on disk
 FLOATS = ("BF16", "F16", "F32")
+
+_DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,11 @@ class Checkpoint:
             CheckpointError: As `expect`, or it holds NaN or infinite values.
         """
         self.expect(key, shape)
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                found: Tensor = file.get_tensor(key).float()
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.path}: {key} does not read: {error}") from error
+        found = self._tensor(key)
         check_finite(f"{self.path}: {key}", found)
         return found
 
-    def rows(self, key: str, shape: Sequence[int]) -> FileRows:
+    def rows(self, key: str, shape: Sequence[int]) -> Rows:
         """A large tensor as rows of its last axis, to be read when they are needed.
 
         Raises:
@@ -109,7 +107,18 @@ class Checkpoint:
         n_rows = 1
         for axis in shape[:-1]:
             n_rows *= axis
-        return FileRows(self.path, key, (n_rows, shape[-1]))
+        return self._rows(key, (n_rows, shape[-1]))
+
+    def _tensor(self, key: str) -> Tensor:
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                found: Tensor = file.get_tensor(key).float()
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self.path}: {key} does not read: {error}") from error
+        return found
+
+    def _rows(self, key: str, shape: tuple[int, int]) -> Rows:
+        return FileRows(self.path, key, shape)
 
     def _floats(self, key: str) -> Stored:
         if key not in self.stored:
@@ -121,6 +130,28 @@ class Checkpoint:
                 f"{self.path}: {key} has dtype {found.dtype}, must be {', '.join(FLOATS)}"
             )
         return found
+
+
+class Held(Checkpoint):
+    """Tensors of an object, checked as those of a file are.
+
+    Attributes:
+        path: What errors call the object.
+    """
+
+    def __init__(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        self.path = Path(name)
+        self._tensors = {key: tensor.detach() for key, tensor in tensors.items()}
+        self.stored = {
+            key: Stored(_DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
+            for key, tensor in self._tensors.items()
+        }
+
+    def _tensor(self, key: str) -> Tensor:
+        return self._tensors[key].float().cpu()
+
+    def _rows(self, key: str, shape: tuple[int, int]) -> Rows:
+        return HeldRows(self._tensors[key].reshape(shape))
 
 
 def check_finite(what: str, tensor: Tensor) -> None:

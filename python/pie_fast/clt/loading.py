@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 
-from pie_fast.clt import circuit_tracer, per_layer
+from pie_fast.clt import circuit_tracer, clt_forge, per_layer
 from pie_fast.clt.circuit_tracer import read_circuit_tracer
+from pie_fast.clt.clt_forge import read_clt_forge
 from pie_fast.clt.config import read_yaml
 from pie_fast.clt.contract import Clt
+from pie_fast.clt.crosslayer import is_crosslayer, read_crosslayer
 from pie_fast.clt.hub import local_folder
 from pie_fast.clt.per_layer import read_gemma_scope_2_clt, read_per_layer
+from pie_fast.clt.sae_lens import is_sae_lens, read_sae_lens
 from pie_fast.errors import CheckpointError
 
 #: decoders up to this size are kept in memory
@@ -45,9 +48,7 @@ def load_clt(
     folder = local_folder(source)
     read = reader_of(folder)
     clt = read(folder, name=str(source), device=torch.device(device), dtype=dtype)
-    rows = sum(len(clt.targets(layer)) for layer in clt.covered)
-    small = clt.n_features * clt.d_model * rows * dtype.itemsize <= HOLD_BYTES
-    clt.hold(encoders=not lazy_encoder, decoders=small)
+    clt.hold(encoders=not lazy_encoder, decoders=clt.decoder_bytes <= HOLD_BYTES)
     return clt
 
 
@@ -60,9 +61,15 @@ def reader_of(folder: Path) -> Reader:
     for _, is_there, reader in _FORMATS:
         if is_there(folder):
             return reader
+    looked_for = "; ".join(looked_for for looked_for, _, _ in _FORMATS)
+    if (folder / "cfg.json").is_file() and (folder / "sae.safetensors").is_file():
+        raise CheckpointError(
+            f"{folder}: a sparsify checkpoint (sae.safetensors), which is not read; these are: "
+            + looked_for
+        )
     raise CheckpointError(
         f"{folder}: no transcoder found; looked for "
-        + "; ".join(looked_for for looked_for, _, _ in _FORMATS)
+        + looked_for
         + f"; the folder holds {sorted(p.name for p in folder.iterdir())[:8]}"
     )
 
@@ -74,6 +81,16 @@ def _config(folder: Path) -> dict[str, Any]:
 
 #: what to look for, whether it is there, who reads it; the first that is there wins
 _FORMATS: tuple[tuple[str, Callable[[Path], bool], Reader], ...] = (
+    (
+        "clt_cfg.json (CLT-Forge)",
+        lambda folder: (folder / clt_forge.CONFIG).is_file(),
+        read_clt_forge,
+    ),
+    (
+        "config.yaml with model: and checkpoint.safetensors (crosslayer-transcoder)",
+        is_crosslayer,
+        read_crosslayer,
+    ),
     (
         "W_enc_0.safetensors (circuit-tracer CLT)",
         lambda folder: (folder / "W_enc_0.safetensors").is_file(),
@@ -94,5 +111,10 @@ _FORMATS: tuple[tuple[str, Callable[[Path], bool], Reader], ...] = (
             or (folder / "layer_0.safetensors").is_file()
         ),
         read_per_layer,
+    ),
+    (
+        "cfg.json and sae_weights.safetensors, here or in folders here (SAELens transcoders)",
+        is_sae_lens,
+        read_sae_lens,
     ),
 )

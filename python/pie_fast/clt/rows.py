@@ -105,6 +105,28 @@ class HeldRows:
         return self.matrix[ids.to(self.matrix.device)].detach().float().cpu()
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Matrices side by side, each with some of the columns: an encoder sharded by features.
+
+    Attributes:
+        parts: Of as many rows each.
+    """
+
+    parts: tuple[Rows, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(n_rows, width)`."""
+        return self.parts[0].shape[0], sum(part.shape[1] for part in self.parts)
+
+    def read(self, ids: Tensor) -> Tensor:
+        """See `Rows`."""
+        if len(self.parts) == 1:
+            return self.parts[0].read(ids)
+        return torch.cat([part.read(ids) for part in self.parts], dim=1)
+
+
 class RowCache:
     """Remembers the rows that were asked for last: circuits ask for the same ones again and again.
 

@@ -122,13 +122,13 @@ class Assembly:
 
     def _leave_out(self, like: Tensor) -> None:
         """A layer that has no features in play."""
-        none = like.new_zeros(1, 1, 0).requires_grad_(self.gradient is not None)
+        none = like.new_zeros(*like.shape[:2], 0).requires_grad_(self.gradient is not None)
         self.terms.append(Columns(like.new_zeros(0, dtype=torch.int64), none))
-        self.deltas.append(like.new_zeros(1, 1, 0))
+        self.deltas.append(none.detach())
 
     def _begin_with(self, prefix: Prefix) -> None:
         for _ in range(prefix.layer):
-            self._leave_out(prefix.residual)
+            self._leave_out(prefix.residual[:1, :1])
         # Where the other run had moved nothing yet, the first moved layer is one of this run.
         if prefix.first < prefix.layer:
             self.first = prefix.first

@@ -7,6 +7,7 @@ from typing import Any
 
 from pie_fast.behaviors import Behavior
 from pie_fast.calls import Stage, capture_calls, discover_calls
+from pie_fast.capture import split_prompts
 from pie_fast.cost import Cost
 from pie_fast.estimate import Activity, Memory, Shape, Texts, disk, human, memory, seconds
 from pie_fast.plan import Plan
@@ -91,10 +92,13 @@ def forecast(
         activity: Measured by `pie_fast.probe`; assumed when None.
         dtype: Of the model's weights.
         only_capture: Of the capture alone.
+
+    Raises:
+        BehaviorError: There are no selection prompts.
     """
     activity = activity or Activity.assumed(shape.n_layers)
     switches = plan.switches(behavior)
-    splits = {"selection": behavior.selection, "held_out": behavior.held_out}
+    splits = {"selection": split_prompts(behavior, "selection"), "held_out": behavior.held_out}
     texts = {name: Texts.of(prompts) for name, prompts in splits.items()}
     most = shape.n_layers * shape.n_features
     stages = (

@@ -10,6 +10,7 @@ import torch
 
 from pie_fast.attribution import gate_effects
 from pie_fast.behaviors import Behavior, Prompt
+from pie_fast.capture import split_prompts
 from pie_fast.estimate import Activity, Shape, memory_left
 from pie_fast.model import Replacer, Setup, Switches, make_batch
 
@@ -45,8 +46,11 @@ def probe(
         switches: Of the run to come.
         metric: Of the behaviour.
         gradient: A rule of `pie_fast.gradients`.
+
+    Raises:
+        BehaviorError: There are no selection prompts.
     """
-    prompts = behavior.selection[:N_PROMPTS]
+    prompts = split_prompts(behavior, "selection")[:N_PROMPTS]
     spent = model.spent
     try:
         one, *_ = _run(model, prompts[:1], switches, metric, gradient)

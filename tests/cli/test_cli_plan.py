@@ -231,3 +231,11 @@ def test_dtype_and_autocast_are_recorded(world: World, tmp_path: Path) -> None:
     ours, theirs = (run["evaluation"]["metric_model"] for run in (plain, cast))
     assert ours != theirs and theirs == pytest.approx(ours, abs=0.2)
     run_cli(*given, "--out", tmp_path / "c", "--dtype", "int8").refused("int8", "bfloat16")
+
+
+def test_no_selection_prompts(world: World, tmp_path: Path) -> None:
+    behavior = tmp_path / "b.jsonl"
+    behavior.write_text('{"tokens": [0, 5, 6], "answer_id": 3, "split": "held_out"}\n')
+    given = ("plan", *world.model_and_clt, "--behavior", behavior, "-k", 3)
+    run_cli(*given).refused("no selection prompts")
+    run_cli(*given, "--probe").refused("no selection prompts")

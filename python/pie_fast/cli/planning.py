@@ -143,15 +143,18 @@ def ask(
     Raises:
         PieFastError: Memory or disk would not do, and `ignore` is not set.
     """
+    from pie_fast.errors import PieFastError
     from pie_fast.estimate import check_fits
     from pie_fast.model import is_out_of_memory
     from pie_fast.probe import memory_left_on
 
     try:
         told = _measured(loaded, found, chosen, only_capture=only_capture)
+    except PieFastError:
+        return  # the run itself says what is wrong, of all prompts
     except RuntimeError as error:
         if is_out_of_memory(error):
-            return  # a few prompts do not fit: the run itself says of which
+            return  # likewise
         raise
     if terminal():
         reporter.note(told.sentence)

@@ -23,7 +23,8 @@ class Forecast:
         n_tokens: By split.
         memory: Peak, by part.
         disk: Bytes of the dump.
-        seconds: Of all model calls, by what a few prompts took; None where nothing was measured.
+        seconds: Of all model calls, at what a pass of all features takes; most selections' are cheaper.
+            None where nothing was measured.
         activity: Active features, measured or assumed.
     """
 
@@ -40,10 +41,14 @@ class Forecast:
         """All model calls whose number is known."""
         return sum((stage.cost for stage in self.stages), Cost())
 
+    def fits(self, memory_left: int) -> bool:
+        """Whether so many bytes would do, beside what is loaded."""
+        return self.memory.total - self.memory.weights - self.memory.encoders <= memory_left
+
     @property
     def sentence(self) -> str:
         """One line of it."""
-        told = f"about {self.seconds:.0f} s, " if self.seconds is not None else ""
+        told = f"up to about {self.seconds:.0f} s, " if self.seconds is not None else ""
         return (
             f"{told}at most {self.total.forward} prompts forward and {self.total.backward} "
             f"backward, {human(self.memory.total)} of memory, {human(self.disk)} of disk"

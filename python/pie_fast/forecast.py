@@ -23,8 +23,8 @@ class Forecast:
         n_tokens: By split.
         memory: Peak, by part.
         disk: Bytes of the dump.
-        seconds: Of all model calls, at what a pass of all features takes; most selections' are cheaper.
-            None where nothing was measured.
+        seconds: Of all model calls, at what a pass of all features takes; most of a
+            selection's are cheaper. None where nothing was measured.
         activity: Active features, measured or assumed.
     """
 

@@ -99,25 +99,21 @@ def capture(
         resume=resume,
         force=force,
     )
-    cuts = Cuts(batch_size, writer.recorded.get("batches"))
-    written = writer.next_prompt
-    # The last batch of what is there runs again: its metrics tell whether this is the same model.
-    first = cuts.start(max(written - 1, 0))
-    with Behind() as behind:
-        while first < len(prompts):
-            size = cuts.size(first)
-            some = prompts[first : first + size]
-            found = _unless_full(
-                lambda batch: _measure(model, batch, switches, prompts, metric, gradient),
-                make_batch(some, model.device, first),
-            )
-            if found is None:
-                _halve(cuts, first, len(some), writer, note)
-                continue
-            behind.call(_append, writer, found, first, written)
-            first += len(some)
-            if progress is not None:
-                progress(first, len(prompts))
+    try:
+        _write_batches(
+            writer,
+            prompts,
+            Cuts(batch_size, writer.recorded.get("batches")),
+            lambda batch: _measure(model, batch, switches, prompts, metric, gradient),
+            model.device,
+            progress,
+            note,
+        )
+    except PieFastError:
+        # A behaviour or a model that is wrong from the start leaves nothing behind.
+        if writer.next_prompt == 0:
+            writer.discard()
+        raise
     writer.close()
     return open_dump(path)
 
@@ -235,6 +231,32 @@ def _measure(
     measured = [values.double().cpu().numpy() for values in (clean, empty)]
     entries = send_entries(effects, setup, model.clt.n_features)
     return _Measured(len(batch), entries, *measured)
+
+
+def _write_batches(
+    writer: DumpWriter,
+    prompts: Sequence[Prompt],
+    cuts: Cuts,
+    measure: Callable[[Batch], _Measured],
+    device: torch.device,
+    progress: Progress | None,
+    note: Callable[[str], None] | None,
+) -> None:
+    """All batches that the dump does not have yet."""
+    written = writer.next_prompt
+    # The last batch of what is there runs again: its metrics tell whether this is the same model.
+    first = cuts.start(max(written - 1, 0))
+    with Behind() as behind:
+        while first < len(prompts):
+            some = prompts[first : first + cuts.size(first)]
+            found = _unless_full(measure, make_batch(some, device, first))
+            if found is None:
+                _halve(cuts, first, len(some), writer, note)
+                continue
+            behind.call(_append, writer, found, first, written)
+            first += len(some)
+            if progress is not None:
+                progress(first, len(prompts))
 
 
 def _unless_full(measure: Callable[[Batch], _Measured], batch: Batch) -> _Measured | None:

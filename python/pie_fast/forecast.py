@@ -7,6 +7,7 @@ from typing import Any
 
 from pie_fast.behaviors import Behavior
 from pie_fast.calls import Stage, capture_calls, discover_calls
+from pie_fast.capture import split_prompts
 from pie_fast.cost import Cost
 from pie_fast.estimate import Activity, Memory, Shape, Texts, disk, human, memory, seconds
 from pie_fast.plan import Plan
@@ -22,7 +23,8 @@ class Forecast:
         n_tokens: By split.
         memory: Peak, by part.
         disk: Bytes of the dump.
-        seconds: Of all model calls, by what a few prompts took; None where nothing was measured.
+        seconds: Of all model calls, at what a pass of all features takes; most of a
+            selection's are cheaper. None where nothing was measured.
         activity: Active features, measured or assumed.
     """
 
@@ -39,10 +41,14 @@ class Forecast:
         """All model calls whose number is known."""
         return sum((stage.cost for stage in self.stages), Cost())
 
+    def fits(self, memory_left: int) -> bool:
+        """Whether so many bytes would do, beside what is loaded."""
+        return self.memory.total - self.memory.weights - self.memory.encoders <= memory_left
+
     @property
     def sentence(self) -> str:
         """One line of it."""
-        told = f"about {self.seconds:.0f} s, " if self.seconds is not None else ""
+        told = f"up to about {self.seconds:.0f} s, " if self.seconds is not None else ""
         return (
             f"{told}at most {self.total.forward} prompts forward and {self.total.backward} "
             f"backward, {human(self.memory.total)} of memory, {human(self.disk)} of disk"
@@ -91,10 +97,13 @@ def forecast(
         activity: Measured by `pie_fast.probe`; assumed when None.
         dtype: Of the model's weights.
         only_capture: Of the capture alone.
+
+    Raises:
+        BehaviorError: There are no selection prompts.
     """
     activity = activity or Activity.assumed(shape.n_layers)
     switches = plan.switches(behavior)
-    splits = {"selection": behavior.selection, "held_out": behavior.held_out}
+    splits = {"selection": split_prompts(behavior, "selection"), "held_out": behavior.held_out}
     texts = {name: Texts.of(prompts) for name, prompts in splits.items()}
     most = shape.n_layers * shape.n_features
     stages = (

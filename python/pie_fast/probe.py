@@ -10,11 +10,12 @@ import torch
 
 from pie_fast.attribution import gate_effects
 from pie_fast.behaviors import Behavior, Prompt
+from pie_fast.capture import split_prompts
 from pie_fast.estimate import Activity, Shape, memory_left
 from pie_fast.model import Replacer, Setup, Switches, make_batch
 
-#: prompts that are looked at, at most
-N_PROMPTS = 4
+#: prompts that tell how many features are active; times need a batch of the run's own size
+FEW = 4
 
 
 def shape_of(model: Replacer) -> Shape:
@@ -36,6 +37,7 @@ def probe(
     switches: Switches,
     metric: str,
     gradient: str = "full",
+    n_prompts: int = FEW,
 ) -> Activity:
     """Run the first prompts forward and backward; nothing of it is counted as spent.
 
@@ -45,8 +47,12 @@ def probe(
         switches: Of the run to come.
         metric: Of the behaviour.
         gradient: A rule of `pie_fast.gradients`.
+        n_prompts: How many, together in one batch.
+
+    Raises:
+        BehaviorError: There are no selection prompts.
     """
-    prompts = behavior.selection[:N_PROMPTS]
+    prompts = split_prompts(behavior, "selection")[:n_prompts]
     spent = model.spent
     try:
         one, *_ = _run(model, prompts[:1], switches, metric, gradient)

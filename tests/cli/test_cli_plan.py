@@ -103,7 +103,7 @@ def test_plan_for_people(world: World) -> None:
     assert "assumed" in words and "time: not known without --probe" in words
     said = run_cli("plan", *world.sources, "-k", "auto", "--probe")
     words = " ".join(said.stdout.split())
-    assert "measured" in words and "time: about" in words and "budget" in words
+    assert "measured" in words and "time: up to about" in words and "budget" in words
 
 
 def test_tokens_are_those_of_the_model_itself() -> None:
@@ -141,7 +141,7 @@ def test_who_watches_is_told(world: World, tmp_path: Path, monkeypatch: pytest.M
     given = ("capture", *world.sources, "--out", tmp_path / "dump")
     monkeypatch.setattr(planning, "terminal", lambda: True)
     said = run_cli(*given).stderr
-    assert "note: about" in said and "prompts forward" in said and "of disk" in said
+    assert "note: up to about" in said and "prompts forward" in said and "of disk" in said
 
 
 def test_a_probe_is_not_counted(world: World, tmp_path: Path) -> None:
@@ -231,3 +231,11 @@ def test_dtype_and_autocast_are_recorded(world: World, tmp_path: Path) -> None:
     ours, theirs = (run["evaluation"]["metric_model"] for run in (plain, cast))
     assert ours != theirs and theirs == pytest.approx(ours, abs=0.2)
     run_cli(*given, "--out", tmp_path / "c", "--dtype", "int8").refused("int8", "bfloat16")
+
+
+def test_no_selection_prompts(world: World, tmp_path: Path) -> None:
+    behavior = tmp_path / "b.jsonl"
+    behavior.write_text('{"tokens": [0, 5, 6], "answer_id": 3, "split": "held_out"}\n')
+    given = ("plan", *world.model_and_clt, "--behavior", behavior, "-k", 3)
+    run_cli(*given).refused("no selection prompts")
+    run_cli(*given, "--probe").refused("no selection prompts")

@@ -123,7 +123,7 @@ def plan(
     if probe:
         how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
         loaded, (found,) = how.load_with([behavior], prompts, seed)
-        told = _measured(loaded, found, chosen)
+        told = _measured(loaded, found, chosen, n_prompts=batch_size)
     else:
         found = _behavior_only(model, behavior, prompts, seed)
         told = forecast(chosen, found, _shape(model, clt), dtype=dtype.value)
@@ -150,24 +150,31 @@ def ask(
     Raises:
         PieFastError: Memory or disk would not do, and `ignore` is not set.
     """
+    from pie_fast.errors import PieFastError
     from pie_fast.estimate import check_fits
     from pie_fast.model import is_out_of_memory
     from pie_fast.probe import memory_left_on
 
     try:
         told = _measured(loaded, found, chosen, only_capture=only_capture)
+        if terminal() and told.fits(memory_left_on(loaded.device)):
+            # Only a batch of the run's own size tells how long one takes.
+            size = chosen.batch_size
+            told = _measured(loaded, found, chosen, only_capture=only_capture, n_prompts=size)
+    except PieFastError:
+        return  # the run itself says what is wrong, of all prompts
     except RuntimeError as error:
         if is_out_of_memory(error):
-            return  # a few prompts do not fit: the run itself says of which
+            return  # likewise
         raise
-    if terminal():
-        reporter.note(told.sentence)
     if not ignore:
         # What is loaded is no longer part of what is left.
         needed = replace(told.memory, weights=0, encoders=0)
         folder = next(p for p in (out, *out.absolute().parents) if p.exists())
         disk_left = shutil.disk_usage(folder).free
         check_fits(needed, memory_left_on(loaded.device), told.disk, disk_left)
+    if terminal():
+        reporter.note(told.sentence)
 
 
 def check_loadable(how: Loading) -> None:
@@ -199,16 +206,21 @@ def check_loadable(how: Loading) -> None:
 
 
 def _measured(
-    loaded: ReplacementModel, found: Behavior, chosen: Plan, *, only_capture: bool = False
+    loaded: ReplacementModel,
+    found: Behavior,
+    chosen: Plan,
+    *,
+    only_capture: bool = False,
+    n_prompts: int | None = None,
 ) -> Forecast:
     """The forecast of a model that is loaded, by its first prompts."""
     from pie_fast.forecast import forecast
-    from pie_fast.probe import probe, shape_of
+    from pie_fast.probe import FEW, probe, shape_of
 
     switches, metric = chosen.switches(found), chosen.metric or found.metric
     # Effects at the model itself, where the KL has no slope.
     metric = "logprob" if metric == "kl" else metric
-    activity = probe(loaded, found, switches, metric, chosen.gradient)
+    activity = probe(loaded, found, switches, metric, chosen.gradient, n_prompts or FEW)
     dtype = str(loaded.host.dtypes["model"])
     return forecast(
         chosen, found, shape_of(loaded), activity, dtype=dtype, only_capture=only_capture

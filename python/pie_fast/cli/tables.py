@@ -176,7 +176,7 @@ def print_forecast(told: Forecast) -> None:
         f"disk: {human(told.disk)} for the dump",
         "time: not known without --probe"
         if told.seconds is None
-        else f"time: about {told.seconds:.0f} s in the model",
+        else f"time: up to about {told.seconds:.0f} s in the model",
         f"{active}, {'measured' if measured else 'assumed, no two tokens sharing one'}",
     ]
     for line in lines:

@@ -35,11 +35,18 @@ COLUMN_COPIES = 7
 #: copies of one layer's pre-activations, as wide as the dictionary
 DENSE_COPIES = 3
 
+#: pre-activations that are computed at once (`pie_fast.clt.encoder`)
+DENSE_BLOCK = 1 << 25
+
 #: values as wide as the residual stream that a block keeps for the backward pass, a token
 BLOCK_WIDTHS = 12
 
 #: decoders up to this size are kept in memory (`pie_fast.clt.loading.HOLD_BYTES`)
 HOLD_BYTES = 512 * 1024**2
+
+#: rows of decoders that are not held: those remembered, and a chunk of them
+#: (`pie_fast.clt.assembling.CACHE_BYTES`, `pie_fast.clt.decoder.CHUNK_BYTES`)
+ROW_BYTES = (256 + 64) * 1024**2
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Shape:
         n_layers, d_model, n_heads, vocab: Of the model.
         n_parameters: All of its weights.
         n_features: Features a layer.
+        n_writes: Write vectors of a feature of every layer together.
+        lazy_encoder: Encoders are read from disk, one layer at a time.
     """
 
     n_layers: int
@@ -58,19 +67,17 @@ class Shape:
     vocab: int
     n_parameters: int
     n_features: int
+    n_writes: int
+    lazy_encoder: bool = False
 
     @classmethod
-    def read(cls, model: Path, clt: Path) -> Shape:
-        """From the headers of two local folders; the CLT in circuit-tracer's layout.
+    def read(cls, model: Path, n_features: int, n_writes: int, *, lazy_encoder: bool) -> Shape:
+        """From the headers of a local model folder, and what its CLT says of itself.
 
         Raises:
             CheckpointError: Something is missing, with its name.
         """
         config = _config(model)
-        encoder = clt / "W_enc_0.safetensors"
-        if not encoder.is_file():
-            raise CheckpointError(f"{clt}: no W_enc_0.safetensors there to read the CLT's shape of")
-        n_features, _ = read_header(encoder)["W_enc_0"][1]
         files = sorted(model.glob("*.safetensors"))
         return cls(
             n_layers=_first(model, config, "num_hidden_layers", "n_layer"),
@@ -79,6 +86,8 @@ class Shape:
             vocab=_first(model, config, "vocab_size"),
             n_parameters=sum(math.prod(s) for f in files for _, s in read_header(f).values()),
             n_features=n_features,
+            n_writes=n_writes,
+            lazy_encoder=lazy_encoder,
         )
 
 
@@ -148,7 +157,7 @@ class Memory:
     Attributes:
         weights: Of the language model.
         encoders: Of the CLT, float32.
-        decoders: The CLT's decoders where they are held, else the rows that a batch needs.
+        decoders: The CLT's decoders where they are held, else the rows in memory at once.
         prepared: Prompts that a selection keeps prepared.
         batch: What runs through one batch keep.
     """
@@ -194,22 +203,23 @@ def memory(
     ]
     width = 4 if dtype == "float32" else 2
     row = shape.d_model * 4
-    decoders = shape.n_layers * (shape.n_layers + 1) // 2 * shape.n_features * row
+    decoders = shape.n_writes * shape.n_features * row
     if decoders > HOLD_BYTES:
-        decoders = max(int(rows) for _, _, rows in each)
+        decoders = ROW_BYTES
+    n_encoders = 1 if shape.lazy_encoder else shape.n_layers
     return Memory(
         weights=shape.n_parameters * width,
-        encoders=shape.n_layers * shape.n_features * (row + 8),
+        encoders=n_encoders * shape.n_features * (row + 8),
         decoders=decoders,
-        prepared=sum(int(setup) for setup, _, _ in each) if keeps_prompts else 0,
-        batch=max(int(run) for _, run, _ in each),
+        prepared=sum(int(setup) for setup, _ in each) if keeps_prompts else 0,
+        batch=max(int(run) for _, run in each),
     )
 
 
 def _batch(
     shape: Shape, activity: Activity, n: int, width: int, baseline: str, freeze: bool
-) -> tuple[float, float, float]:
-    """Bytes of a batch of n prompts of this width: prepared, running, and of its decoder rows."""
+) -> tuple[float, float]:
+    """Bytes of a batch of n prompts of this width: prepared, and running."""
     tokens = n * width
     residual = 4.0 * tokens * shape.d_model
     both = 2 if baseline == "counterfactual" else 1
@@ -218,13 +228,13 @@ def _batch(
     # Error and output of each layer, and what the baseline rebuilds of it.
     setup = (1 + both) * shape.n_layers * residual + both * columns + 4.0 * n * shape.vocab
     setup += pattern * shape.n_layers * freeze
-    run = COLUMN_COPIES * columns + DENSE_COPIES * 4.0 * tokens * shape.n_features
+    dense = min(tokens * shape.n_features, max(DENSE_BLOCK, shape.n_features))
+    run = COLUMN_COPIES * columns + DENSE_COPIES * 4.0 * dense
     run += shape.n_layers * (BLOCK_WIDTHS + shape.n_layers / 2) * residual
     # Long prompts keep one pattern at a time (`pie_fast.model.lean`).
     run += pattern * (2 * shape.n_layers if width < 512 else 4)
     run += 4.0 * n * 2 * shape.vocab
-    rows = activity.distinct_on(both * tokens, shape) * (shape.n_layers + 1) / 2
-    return setup, setup + run, rows * shape.d_model * 4
+    return setup, setup + run
 
 
 def disk(shape: Shape, activity: Activity, texts: Texts, baseline: str) -> int:

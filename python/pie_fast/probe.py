@@ -28,6 +28,8 @@ def shape_of(model: Replacer) -> Shape:
         vocab=host.vocab_size,
         n_parameters=sum(p.numel() for p in host.bridge.original_model.parameters()),
         n_features=model.clt.n_features,
+        n_writes=model.clt.n_writes,
+        lazy_encoder=not all(model.clt.encoder(layer).held for layer in model.clt.covered),
     )
 
 

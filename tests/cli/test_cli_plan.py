@@ -14,6 +14,7 @@ import pie_fast
 from pie_fast import estimate
 from pie_fast.behaviors import load_behavior
 from pie_fast.cli import planning
+from pie_fast.cli.common import Loading
 from pie_fast.errors import CheckpointError, PieFastError
 from pie_fast.estimate import Activity, Memory, Shape, Texts, check_fits, disk, memory
 from running import World, contents, run_cli
@@ -113,11 +114,20 @@ def test_tokens_are_those_of_the_model_itself() -> None:
     assert without == load_behavior("ioi", tokenizer=loaded.host.tokenizer, n_prompts=12)
     from pie_fast.probe import shape_of
 
-    read, seen = Shape.read(model, clt), shape_of(loaded)
+    read, seen = planning._shape(Loading(str(model), str(clt), "cpu")), shape_of(loaded)
     assert vars(read) | {"n_parameters": 0} == vars(seen) | {"n_parameters": 0}
     assert read.n_parameters == pytest.approx(seen.n_parameters, rel=0.25), (
         "the bridge keeps queries, keys and values once more"
     )
+
+
+def test_the_limits_are_those_of_the_transcoder() -> None:
+    from pie_fast import estimate
+    from pie_fast.clt import assembling, decoder, encoder, loading
+
+    assert estimate.HOLD_BYTES == loading.HOLD_BYTES
+    assert estimate.ROW_BYTES == assembling.CACHE_BYTES + decoder.CHUNK_BYTES
+    assert estimate.DENSE_BLOCK == encoder.BLOCK
 
 
 def test_what_does_not_fit_is_refused_before_it_begins(
@@ -162,7 +172,7 @@ def test_shapes_that_cannot_be_read(world: World, tmp_path: Path, broken: str) -
     run_cli("plan", *given).refused(file)
     file.unlink()
     with pytest.raises(CheckpointError, match=broken.split(".")[0]):
-        Shape.read(model, clt)
+        planning._shape(Loading(str(model), str(clt), "cpu"))
         raise CheckpointError(broken)  # weights elsewhere are none here
 
 
@@ -172,7 +182,7 @@ def test_what_is_not_here_is_read_with_a_probe(world: World) -> None:
 
 
 def test_estimates_grow_as_they_should() -> None:
-    gemma = Shape(26, 2304, 8, 256_000, 2_600_000_000, 16_384)
+    gemma = Shape(26, 2304, 8, 256_000, 2_600_000_000, 16_384, 26 * 27 // 2)
     sparse = Activity(active=50, entries=70, distinct=26 * 2000, tokens=40, exponent=0.6)
 
     def needs(n: int, length: int, **options: Any) -> Memory:

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import tiny
 from pie_fast.attribution import gate_effects, pool_effects, run_metric
 from pie_fast.clt import load_clt
 from pie_fast.clt.activation import JumpReLU
+from pie_fast.clt.loading import open_clt
 from pie_fast.errors import CheckpointError, DumpError, PieFastError
 from pie_fast.model import Switches, make_batch
 from pie_fast.replacement_model import load_model
@@ -30,6 +32,7 @@ from plain_transcoders import (
     write_npz,
     write_set,
 )
+from running import run_cli, write_behavior
 from torch_prompts import random_prompts
 
 
@@ -238,6 +241,60 @@ def test_thresholds_of_a_jump_relu_are_strict(tmp_path: Path) -> None:
     activation = clt.encoder(0).activation
     assert isinstance(activation, JumpReLU)
     assert not bool(activation.passes(activation.threshold).any())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_circuit_is_found_in_every_format(
+    case: str,
+    tiny_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, _ = CASES[case]
+    write(tmp_path / "clt")
+    behavior = write_behavior(tmp_path / "some.jsonl", 4, 2)
+    monkeypatch.chdir(tmp_path)  # the folder by a relative path
+    given = ("--model", tiny_folders[0], "--clt", "clt", "--behavior", behavior, "-k", 5)
+    planned = run_cli("plan", *given, "--json").json
+    quick = ("--no-curve", "--stability", 0, "--lazy-encoder")
+    found = run_cli("discover", *given, *quick, "--out", "run", "--json").json
+    assert len(found["features"]) == 5
+    captured = found["model_calls"]["capture"]
+    assert captured in [
+        {key: stage[key] for key in ("forward", "backward")} for stage in planned["stages"]
+    ]
+
+
+def test_a_decoder_that_is_cut_while_it_is_open(tmp_path: Path) -> None:
+    """Rows are read by place: an error that names the file, where a mapping would be a signal."""
+    folder = tiny.write_clt(tmp_path / "clt")
+    clt = open_clt(folder)
+    x = torch.randn(4, D)
+    columns = clt.encoder(0).encode(x)
+    clt.decode(0, columns.ids[:2], columns.values[:, :2])
+    for name in ("W_dec_0", "W_enc_1"):
+        with (folder / f"{name}.safetensors").open("r+b") as file:
+            file.truncate(400)
+    with pytest.raises(DumpError, match=r"W_dec_0\.safetensors"):
+        clt.decode(0, columns.ids, columns.values)
+    with pytest.raises(DumpError, match=r"W_enc_1\.safetensors"):
+        clt.encoder(1).encode(x)
+
+
+def test_a_hub_id_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for source in ("someone/some-clt", "hf://someone/some-clt/folder?revision=main"):
+        with pytest.raises(CheckpointError, match="Without network pass a local folder") as caught:
+            load_clt(source)
+        assert source in str(caught.value)
+
+
+def test_folders_that_are_no_transcoder_say_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("nothing")
+    with pytest.raises(CheckpointError, match="no transcoder found") as caught:
+        load_clt(tmp_path)
+    for part in ("W_enc_0", "layer_0", "clt_cfg.json", "sae_weights", "transcoder_set", "readme"):
+        assert part in str(caught.value)
 
 
 def test_nothing_is_decoded_from_a_file_as_zeros(tmp_path: Path) -> None:

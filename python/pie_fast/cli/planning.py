@@ -120,13 +120,13 @@ def plan(
     )
     from pie_fast.forecast import forecast
 
+    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
     if probe:
-        how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
         loaded, (found,) = how.load_with([behavior], prompts, seed)
         told = _measured(loaded, found, chosen, n_prompts=batch_size)
     else:
         found = _behavior_only(model, behavior, prompts, seed)
-        told = forecast(chosen, found, _shape(model, clt), dtype=dtype.value)
+        told = forecast(chosen, found, _shape(how), dtype=dtype.value)
     if as_json:
         print_json(told.to_dict())
     else:
@@ -190,7 +190,7 @@ def check_loadable(how: Loading) -> None:
 
     where = resolve_device(how.device)
     try:
-        shape = _shape(how.model, how.clt)
+        shape = _shape(how)
     except CheckpointError:
         return  # not here yet, or of another layout: loading it says what is wrong
     loaded = memory(
@@ -227,16 +227,19 @@ def _measured(
     )
 
 
-def _shape(model: str, clt: str) -> Shape:
+def _shape(how: Loading) -> Shape:
+    """The sizes of a model and a CLT in local folders, by their headers."""
+    from pie_fast.clt.loading import open_clt
     from pie_fast.errors import CheckpointError
     from pie_fast.estimate import Shape
 
-    for name in (model, clt):
+    for name in (how.model, how.clt):
         if not Path(name).is_dir():
             raise CheckpointError(
                 f"{name}: no such folder; what is on the hub is read with --probe, which loads it"
             )
-    return Shape.read(Path(model), Path(clt))
+    clt = open_clt(how.clt)
+    return Shape.read(Path(how.model), clt.n_features, clt.n_writes, lazy_encoder=how.lazy_encoder)
 
 
 def _behavior_only(model: str, behavior: str, n_prompts: int | None, seed: int) -> Behavior:

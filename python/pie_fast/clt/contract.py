@@ -79,6 +79,11 @@ class Clt:
         n_writes = sum(len(self.targets(layer)) for layer in self.covered)
         return self.n_features * self.d_model * n_writes * self.b_dec.dtype.itemsize
 
+    @property
+    def n_writes(self) -> int:
+        """Write vectors of a feature of every layer together."""
+        return sum(len(self.targets(layer)) for layer in self.covered)
+
     def for_layers(self, n_layers: int) -> Clt:
         """The same for a model of so many layers, those above the last transcoder without one."""
         more = max(n_layers - self.n_layers, 0)

@@ -18,7 +18,7 @@ from pie_fast.clt.activation import Activation, ReLU, TopK
 from pie_fast.clt.rows import HeldRows, RowCache, Rows
 
 #: pre-activations computed at once; a bound on memory for wide dictionaries and long prompts
-_BLOCK = 1 << 25
+BLOCK = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,11 @@ class Encoder:
         weight = self._weight
         return weight.d_model if isinstance(weight, Weight) else weight.shape[1]
 
+    @property
+    def held(self) -> bool:
+        """Whether its weight is in memory."""
+        return not isinstance(self._weight, Weight)
+
     def weight(self) -> Tensor:
         """All of it: `[n_features, d_model]`."""
         if isinstance(self._weight, Weight):
@@ -157,7 +162,7 @@ class Encoder:
         if also is not None:
             active[also] = True
         blocks = []
-        step = max(_BLOCK // self.n_features, 1)
+        step = max(BLOCK // self.n_features, 1)
         for start in range(0, max(len(flat), 1), step):
             block = flat[start : start + step]
             pre = torch.nn.functional.linear(block, weight, self.bias)

@@ -45,11 +45,23 @@ def load_clt(
     Raises:
         CheckpointError: No such folder, no known layout, or a file that breaks its format.
     """
+    clt = open_clt(source, device=device, dtype=dtype)
+    small = clt.n_features * clt.d_model * clt.n_writes * dtype.itemsize <= HOLD_BYTES
+    clt.hold(encoders=not lazy_encoder, decoders=small)
+    return clt
+
+
+def open_clt(
+    source: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Clt:
+    """As `load_clt`, of headers, biases and thresholds only: everything large stays on disk.
+
+    Raises:
+        CheckpointError: As `load_clt`.
+    """
     folder = local_folder(source)
     read = reader_of(folder)
-    clt = read(folder, name=str(source), device=torch.device(device), dtype=dtype)
-    clt.hold(encoders=not lazy_encoder, decoders=clt.decoder_bytes <= HOLD_BYTES)
-    return clt
+    return read(folder, name=str(source), device=torch.device(device), dtype=dtype)
 
 
 def reader_of(folder: Path) -> Reader:

@@ -1,6 +1,6 @@
 """Capture and FAP with a CLT whose decoders do not fit: peak memory and bytes read.
 
-    python benches/bench_large_clt.py [--small] [--json]     # Linux only
+    python benches/bench_large_clt.py [--small] [--way lazy|eager] [--json]     # Linux only
 
 8 GB of decoders (a sparse file), a GPT-2 of 24 layers, 32 prompts. Each way runs in a process of
 its own; memory is the peak resident set over what the model alone takes. Every entry of the dump
@@ -28,6 +28,7 @@ LARGE = Shape(n_layers=24, n_features=27_000, d_model=512, n_alive=300)
 SMALL = Shape(n_layers=6, n_features=2_000, d_model=128, n_alive=100)
 N_PROMPTS, LENGTH, BATCH = 32, 16, 16
 LIMIT = 2 * 1024**3
+WAYS = ("lazy", "eager")
 
 
 def resident(key: str) -> int:
@@ -93,6 +94,7 @@ def check_equal(folder: Path, shape: Shape) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--way", choices=WAYS, help="of the encoders; both by default")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     shape = SMALL if chosen.small else LARGE
@@ -103,7 +105,7 @@ def main() -> None:
         write_large(folder / "large", shape)
         write_alive(folder / "alive", shape)
         on_disk = sum(path.stat().st_size for path in (folder / "large").iterdir())
-        for way in ("lazy", "eager"):
+        for way in [chosen.way] if chosen.way else WAYS:
             out = folder / way
             command = [sys.executable, __file__, "--one", folder / "model", folder / "large", out]
             done = subprocess.run(

@@ -316,7 +316,7 @@ def test_bad_input(tiny_model: ReplacementModel) -> None:
             node_kl(tiny_model, [[node]], slots, PROMPTS, switches=SWITCHES)
     assert read_nodes([], slots, tiny.N_FEATURES) == []
     assert Slots.having(["END", "A"], PROMPTS) == slots
-    with pytest.raises(PieFastError, match="slot 'S2' is in no prompt of .* start, A, after A, B"):
+    with pytest.raises(PieFastError, match=r"slot 'S2' is in no prompt of .* start, A, after A, B"):
         Slots.having(["A", "S2"], PROMPTS)
 
 

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import BehaviorError, BudgetError, PieFastError
 from pie_fast.evaluate import fidelity
+from pie_fast.gated import gated_pool, with_slots
 from pie_fast.metrics import kl_divergence
 from pie_fast.model import Replacer, Switches
+from pie_fast.slots import Slots
 
 N_BOOTSTRAP = 2000
 
@@ -87,12 +89,14 @@ def choose_budget(
     batch_size: int = 64,
     seed: int = 0,
     progress: Progress | None = None,
+    slots: Slots | None = None,
 ) -> BudgetChoice:
     """The smallest budget whose fidelity is, with confidence, at least the target.
 
     Args:
         model: The replacement model.
-        order: Global feature ids, best first, or a function of k that gives the first k.
+        order: Global feature ids, best first, or a function of k that gives the first k. Ids of
+            nodes where there are slots.
         prompts: Held-out prompts.
         largest: Nothing beyond is tried; needed where `order` is a function.
         target_fidelity: Between 0 and 1.
@@ -102,6 +106,7 @@ def choose_budget(
         batch_size: Prompts a batch.
         seed: Of the bootstrap.
         progress: Called after each budget.
+        slots: Of the nodes, see `pie_fast.nodes`.
 
     Raises:
         BudgetError: No budget up to `largest` reaches the target; the message says what does.
@@ -110,7 +115,7 @@ def choose_budget(
     """
     check_between("target_fidelity", target_fidelity, 0.0)
     kl_at, largest = kl_by_budget(
-        model, order, prompts, largest, confidence, switches, mean_of, batch_size
+        model, order, prompts, largest, confidence, switches, mean_of, batch_size, slots
     )
     draws = np.random.default_rng(seed).integers(0, len(prompts), (N_BOOTSTRAP, len(prompts)))
     points: dict[int, BudgetPoint] = {}
@@ -156,8 +161,9 @@ def kl_by_budget(
     switches: Switches | None,
     mean_of: Sequence[Prompt],
     batch_size: int,
+    slots: Slots | None,
 ) -> tuple[Callable[[int], NDArray[np.float64]], int]:
-    """A function from k to the KL of the first k features on each prompt, and the largest k.
+    """A function from k to the KL of the first k units on each prompt, and the largest k.
 
     Arguments are checked as `choose_budget` and `choose_knee` promise; the model itself runs once.
     """
@@ -166,12 +172,12 @@ def kl_by_budget(
         raise BehaviorError("there are 0 prompts; at least 1 is needed")
     first, largest = _as_order(order, largest)
     prepared = model.prepare_all(prompts, switches or Switches(), mean_of, batch_size=batch_size)
-    setups = [setup for _, setup in prepared]
+    setups = [setup for _, setup in with_slots(prepared, prompts, slots)]
 
     def kl_at(k: int) -> NDArray[np.float64]:
-        pool = model.make_pool(first(k))
+        circuit = gated_pool(model, first(k), slots)
         with torch.no_grad():
-            runs = [model.run(setup, pool, rest="baseline").logits[0] for setup in setups]
+            runs = [model.run(setup, *circuit, rest="baseline").logits[0] for setup in setups]
             kl = [kl_divergence(s.logits, run) for s, run in zip(setups, runs, strict=True)]
         return torch.cat(kl).double().cpu().numpy()
 

@@ -20,6 +20,7 @@ from pie_fast.methods import selector_named
 from pie_fast.model.sites import READ_SITES, WRITE_SITES
 from pie_fast.plan import Plan
 from pie_fast.reconstruction import LOOKED_AT
+from pie_fast.slots import Slots
 from pie_fast.synergy import model_calls
 
 #: passes of selectors that tell no cost of their own: option values -> Cost of one prompt
@@ -75,7 +76,10 @@ class _Counting:
     """The stages of one plan, as `pie_fast.discover` has them."""
 
     def __init__(self, plan: Plan, behavior: Behavior, most_active: int) -> None:
-        self.plan, self.behavior, self.most_active = plan, behavior, most_active
+        self.plan, self.behavior = plan, behavior
+        self.of_nodes = plan.unit == "node"
+        places = len(Slots.of(behavior.selection)) if self.of_nodes else 1
+        self.most_active = most_active * places
         self.n = len(behavior.selection)
         self.prepare = _prepare(plan, behavior)
         held_out = len(behavior.held_out) or self.n
@@ -153,7 +157,7 @@ class _Counting:
     def judging(self) -> list[Stage]:
         """Ablation of each kept feature, the evaluation, and the missed mass."""
         n_ablated = min(self.plan.ablation_prompts, self.n)
-        ablation = Cost(self.prepare + self.k + 2, 1).times(n_ablated)
+        ablation = Cost(self.prepare + self.k + 2, 1).times(0 if self.of_nodes else n_ablated)
         # Errors kept and dropped: the empty circuit, the circuit, the model without it.
         evaluation = Cost(2 * (self.prepare + 3)).times(self.n_judged)
         stages = [Stage("ablate", ablation, self.fixed), Stage("evaluate", evaluation)]
@@ -171,14 +175,14 @@ class _Counting:
         if plan.method == "conditional-gradient" and not self.fixed:
             grown = max(grown, self.largest)
         points = sorted({*CURVE, self.k})
-        n = 4 * len(points) + sum(k <= grown for k in points)
+        n = (0 if self.of_nodes else 4) * len(points) + sum(k <= grown for k in points)
         runs = self.prepare + 1 + n
         if plan.by_registry:
             runs += self.prepare + 1 + len(points)
         stages = (
             [] if plan.by_registry or plan.method == "conditional-gradient" else [self.prepared]
         )
-        stages += [self.synergy, self.grown(grown)]
+        stages += [*([] if self.of_nodes else [self.synergy]), self.grown(grown)]
         return [*stages, Stage("curve", Cost(runs).times(self.n_judged), exact=False)]
 
     @property

@@ -51,6 +51,7 @@ def capture(
     switches: Switches | None = None,
     gradient: str = "full",
     batch_size: int = 32,
+    unit: str = "feature",
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -69,6 +70,7 @@ def capture(
         gradient: A rule of `pie_fast.gradients`.
         batch_size: Prompts a batch; recorded, because it decides the last bits. Halved as often as
             memory runs out.
+        unit: What the run counts, `feature` or `node`; recorded, entries are the same.
         resume: Go on with a dump that was stopped.
         force: Replace a dump that is there.
         progress: Called after each batch.
@@ -94,7 +96,7 @@ def capture(
     writer = DumpWriter(
         path,
         prompts=prompt_table(prompts, unmeasured, unmeasured),
-        manifest=describe(model, behavior, split, metric, switches, gradient, batch_size),
+        manifest=describe(model, behavior, split, metric, switches, gradient, batch_size, unit),
         measured=False,
         resume=resume,
         force=force,
@@ -174,6 +176,7 @@ def describe(
     switches: Switches,
     gradient: str,
     batch_size: int,
+    unit: str = "feature",
 ) -> dict[str, Any]:
     """What the manifest of a dump records about how it was made."""
     return {
@@ -186,7 +189,7 @@ def describe(
         "metric": metric,
         **switches.to_dict(),
         "gradient": gradient,
-        "unit": "feature",
+        "unit": unit,
         "ignore_positions": model.ignore_positions,
         "threshold": 0.0,
         "dropped_mass": 0.0,

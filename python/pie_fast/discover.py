@@ -2,6 +2,10 @@
 
 RUN/dump/          activations and attributions of the selection prompts, and their synergies
 RUN/result.json    features, interpretations, evaluation, curves, settings, timings, versions
+
+Where the unit is the node, `features` lists nodes, each with its slot, and K, `n_active` and the
+curves count nodes; each feature of them is interpreted once. Curves are of what selects nodes, so
+of no selector that needs a dump only; what one node does alone (`ablation`) is not measured.
 """
 
 from __future__ import annotations
@@ -95,7 +99,9 @@ def discover(
                 **{name: asdict(spent) for name, spent in reporter.calls.items()},
                 "total": asdict(model.spent - before),
             },
-            "n_interpreted": len(chosen.ids),
+            "unit": plan.unit,
+            "n_features": len(chosen.features()),
+            "n_interpreted": len(chosen.features()),
             "n_active": stages.n_active,
             "n_dictionary": model.clt.n_layers * model.clt.n_features,
             "settings": stages.settings(chosen),
@@ -137,7 +143,7 @@ class _Stages(Selecting):
         return len(self.behavior.held_out) // 2 if self.plan.budget is None else 0
 
     def select(self) -> Ranked:
-        """The K features, by the plan's method."""
+        """The K features or nodes, by the plan's method."""
         return self.first(self.budget)
 
     def _choose_budget(self) -> BudgetChoice | KneeChoice:
@@ -156,6 +162,7 @@ class _Stages(Selecting):
             "mean_of": self.behavior.selection,
             "batch_size": self.plan.batch_size,
             "seed": self.plan.options.seed,
+            "slots": self.slots,
         }
         asked = (self.model, lambda k: self.first(k).ids, choosing, largest)
         if self.plan.knee:
@@ -163,7 +170,7 @@ class _Stages(Selecting):
         return choose_budget(*asked, target_fidelity=self.plan.target_fidelity, **how)
 
     def listed(self, chosen: Ranked) -> list[dict[str, Any]]:
-        """The features kept, with the share of resamples that keep each."""
+        """The features or nodes kept, with the share of resamples that keep each."""
         shares = self.stability(chosen)
         if shares is None:
             return chosen.listed()
@@ -173,14 +180,18 @@ class _Stages(Selecting):
     def interpret(self, chosen: Ranked) -> list[dict[str, Any]]:
         """Only the features kept: the cost of the run that grows with K."""
         with self.reporter.stage("interpret"):
-            signed = self.dump.score("signed")[chosen.ids].tolist()
-            found = interpret_features(
-                self.model, self.dump, chosen.ids.tolist(), self.behavior.selection, signed
-            )
+            ids = [feature.to_global(chosen.n_features) for feature in chosen.features()]
+            signed = self.dump.score("signed")[ids].tolist()
+            found = interpret_features(self.model, self.dump, ids, self.behavior.selection, signed)
         return [one.to_dict() for one in found]
 
-    def ablate(self, chosen: Ranked) -> dict[str, Any]:
-        """The ground truth beside first-order effects: each kept feature alone at its baseline."""
+    def ablate(self, chosen: Ranked) -> dict[str, Any] | None:
+        """The ground truth beside first-order effects: each kept feature alone at its baseline.
+
+        None of nodes.
+        """
+        if self.plan.unit == "node":
+            return None
         prompts = self.behavior.selection[: self.plan.ablation_prompts]
         place = np.argsort(np.argsort(chosen.ids))
         with self.reporter.stage("ablate"):
@@ -219,6 +230,7 @@ class _Stages(Selecting):
                 mean_of=self.behavior.selection,
                 batch_size=self._without_gradient,
                 seed=self.plan.options.seed,
+                slots=self.slots,
             )
         return {**found, "split": "held_out" if self.behavior.held_out else "selection"}
 
@@ -242,9 +254,11 @@ class _Stages(Selecting):
         return found.to_dict()
 
     def curves(self) -> dict[str, list[dict[str, float | None]]]:
-        """Fidelity over budgets of every selector."""
-        longest = min(max(*CURVE, self.budget), self.n_active)
-        orders = selector_orders(self.dump, self.synergy, self.plan.options, longest)
+        """Fidelity over budgets of every selector; of nodes, of those that ran on nodes."""
+        orders: dict[str, list[int]] = {}
+        if self.plan.unit == "feature":
+            longest = min(max(*CURVE, self.budget), self.n_active)
+            orders = selector_orders(self.dump, self.synergy, self.plan.options, longest)
         grown = self.grown(min(max(GROWN_CURVE, self.budget), self.n_active))
         orders["conditional-gradient"] = grown.ids.tolist()
         own: dict[str, list[int]] = {}
@@ -274,6 +288,7 @@ class _Stages(Selecting):
                 mean_of=self.behavior.selection,
                 batch_size=self._without_gradient,
                 progress=advance,
+                slots=self.slots,
             )
 
     @property

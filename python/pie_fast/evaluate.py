@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from pie_fast.attribution import own_metric, run_metric
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
+from pie_fast.gated import gated_pool, with_slots
 from pie_fast.metrics import kl_divergence
 from pie_fast.model import Pool, Replacer, Setup, Switches, batches
+from pie_fast.slots import Slots
 
 N_BOOTSTRAP = 1000
 
@@ -63,12 +66,13 @@ def evaluate_circuit(
     kl_direction: str = "model||circuit",
     batch_size: int = 64,
     seed: int = 0,
+    slots: Slots | None = None,
 ) -> dict[str, Any]:
     """Everything that is said about one circuit, errors kept and dropped.
 
     Args:
         model: The replacement model.
-        features: Global ids of the features kept.
+        features: Global ids of the features kept; of nodes where there are slots.
         prompts: Held-out prompts.
         metric: See `pie_fast.metrics`.
         switches: Baseline and the rest; `error` decides which figures stand at the top level.
@@ -76,6 +80,7 @@ def evaluate_circuit(
         kl_direction: `model||circuit` or `circuit||model`, what fidelity is made of.
         batch_size: Prompts a batch.
         seed: Of the bootstrap.
+        slots: Of the nodes, see `pie_fast.nodes`; where a prompt has others nothing is kept.
 
     Returns:
         `behavioral_fidelity`, `kl_divergences` (one a prompt) and `mean_kl` in `kl_direction`,
@@ -96,6 +101,7 @@ def evaluate_circuit(
             switches=replace(switches, error=error),
             mean_of=mean_of,
             batch_size=batch_size,
+            slots=slots,
         )[0]
         summaries[error] = summarize(measured, kl_direction=kl_direction, seed=seed)
     chosen = summaries[switches.error]
@@ -111,13 +117,15 @@ def evaluate_circuit(
         "ignore_positions": model.ignore_positions,
         "kl_direction": kl_direction,
         "n_prompts": len(prompts),
-        "n_features": len(features),
+        "unit": "feature" if slots is None else "node",
+        "n_units": len(features),
+        "n_features": len(gated_pool(model, features, slots)[0]),
     }
 
 
 def measure(
     model: Replacer,
-    circuits: Sequence[Sequence[int]],
+    circuits: Sequence[ArrayLike],
     prompts: Sequence[Prompt],
     *,
     metric: str,
@@ -126,27 +134,31 @@ def measure(
     batch_size: int = 64,
     completeness: bool = True,
     progress: Progress | None = None,
+    slots: Slots | None = None,
 ) -> list[Measured]:
     """Run several circuits on the same prompts; each batch is prepared once.
 
     Args:
-        circuits: Global feature ids of each.
+        circuits: Global feature ids of each; of nodes where there are slots.
         completeness: Also run the model without each circuit (a full replacement run each).
+        slots: As of `evaluate_circuit`.
 
     Returns:
         One `Measured` a circuit.
     """
     mean_of = mean_of or prompts
-    pools = [model.make_pool(features) for features in circuits]
+    kept = [gated_pool(model, ids, slots) for ids in circuits]
+    nothing = gated_pool(model, [], slots)
     parts: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in circuits]
     total, done = len(circuits) * len(range(0, len(prompts), batch_size)), 0
-    for _, batch in batches(prompts, batch_size, model.device):
-        setup = model.prepare(batch, switches, mean_of)
+    for first, batch in batches(prompts, batch_size, model.device):
+        prepared = [(first, model.prepare(batch, switches, mean_of))]
+        ((_, setup),) = with_slots(prepared, prompts, slots)
         own = own_metric(setup, metric).double().cpu().numpy()
-        empty = _run_pool(model, setup, model.make_pool([]), metric)["metric"]
-        for pool, part in zip(pools, parts, strict=True):
-            found = _run_pool(model, setup, pool, metric)
-            without = _without(model, setup, pool, metric) if completeness else own * np.nan
+        empty = _run_circuit(model, setup, *nothing, metric)["metric"]
+        for circuit, part in zip(kept, parts, strict=True):
+            found = _run_circuit(model, setup, *circuit, metric)
+            without = _without(model, setup, *circuit, metric) if completeness else own * np.nan
             part.append(
                 {**found, "metric_model": own, "metric_empty": empty, "metric_without": without}
             )
@@ -206,12 +218,15 @@ def fidelity_curve(
     mean_of: Sequence[Prompt] = (),
     batch_size: int = 64,
     progress: Progress | None = None,
+    slots: Slots | None = None,
 ) -> dict[str, list[dict[str, float | None]]]:
     """Fidelity over budgets for several selectors.
 
     Args:
         orders: Selector -> global feature ids, best first; a budget takes the first of them.
+            Ids of nodes where there are slots.
         budgets: Those above the length of an order are left out for it.
+        slots: As of `evaluate_circuit`.
 
     Returns:
         Selector -> `[{"budget", "fidelity", "mean_kl", "faithfulness"}]`.
@@ -227,6 +242,7 @@ def fidelity_curve(
         batch_size=batch_size,
         completeness=False,
         progress=progress,
+        slots=slots,
     )
     curves: dict[str, list[dict[str, float | None]]] = {name: [] for name in orders}
     for (name, k), measured in zip(points, found, strict=True):
@@ -268,11 +284,11 @@ def _interval(values: Sequence[float | None]) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def _run_pool(
-    model: Replacer, setup: Setup, pool: Pool, metric: str
+def _run_circuit(
+    model: Replacer, setup: Setup, pool: Pool, gates: Tensor, metric: str
 ) -> dict[str, NDArray[np.float64]]:
     with torch.no_grad():
-        run = model.run(setup, pool, rest="baseline")
+        run = model.run(setup, pool, gates, rest="baseline")
         logits = run.logits[0]
         found = {
             "kl": kl_divergence(setup.logits, logits),
@@ -283,8 +299,9 @@ def _run_pool(
     return {key: value.cpu().numpy() for key, value in found.items()}
 
 
-def _without(model: Replacer, setup: Setup, pool: Pool, metric: str) -> NDArray[np.float64]:
+def _without(
+    model: Replacer, setup: Setup, pool: Pool, gates: Tensor, metric: str
+) -> NDArray[np.float64]:
     with torch.no_grad():
-        gates = torch.zeros(1, len(pool), device=model.device)
-        run = model.run(setup, pool, gates, rest="free")
+        run = model.run(setup, pool, 1 - gates, rest="free")
         return run_metric(setup, run, metric)[0].double().cpu().numpy()

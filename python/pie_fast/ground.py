@@ -25,6 +25,7 @@ from pie_fast.behaviors import Prompt
 from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.model import Pool, Replacer, Setup, Switches, sweep
+from pie_fast.slots import Slots
 
 #: called with what is done and what there is to do, in the selector's own unit
 Progress = Callable[[int, int], None]
@@ -49,6 +50,7 @@ class Ground:
     Attributes:
         progress: Called by selectors that take long, in their own unit; None tells nobody.
         unit: What a candidate is.
+        slots: Of nodes.
 
     Raises:
         BehaviorError: There are no prompts.
@@ -56,6 +58,7 @@ class Ground:
     """
 
     unit = "feature"
+    slots: Slots | None = None
 
     def __init__(
         self,

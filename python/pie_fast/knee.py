@@ -27,6 +27,7 @@ from pie_fast.budget import N_BOOTSTRAP, Order, Progress, kl_by_budget
 from pie_fast.errors import BudgetError
 from pie_fast.evaluate import fidelity
 from pie_fast.model import Replacer, Switches
+from pie_fast.slots import Slots
 
 #: nats of mean KL; a curve ends where this is reached
 FLOOR = 1e-3
@@ -86,12 +87,14 @@ def choose_knee(
     batch_size: int = 64,
     seed: int = 0,
     progress: Progress | None = None,
+    slots: Slots | None = None,
 ) -> KneeChoice:
     """The knee of the curve of an order of features; one forward pass a budget of `budgets`.
 
     Args:
         model: The replacement model.
-        order: Global feature ids, best first, or a function of k that gives the first k.
+        order: Global feature ids, best first, or a function of k that gives the first k. Ids of
+            nodes where there are slots.
         prompts: Held-out prompts.
         largest: Nothing beyond is tried; needed where `order` is a function.
         confidence: Of the interval, and the least share of resamples that must have a knee;
@@ -101,6 +104,7 @@ def choose_knee(
         batch_size: Prompts a batch.
         seed: Of the bootstrap.
         progress: Called after each budget, with how many were tried and the most there can be.
+        slots: Of the nodes, see `pie_fast.nodes`.
 
     Raises:
         BudgetError: The curve has no knee, or not surely; the message says which.
@@ -108,7 +112,7 @@ def choose_knee(
         PieFastError: Confidence out of range.
     """
     kl_at, largest = kl_by_budget(
-        model, order, prompts, largest, confidence, switches, mean_of, batch_size
+        model, order, prompts, largest, confidence, switches, mean_of, batch_size, slots
     )
     grid, rows = budgets(largest), []
     for k in grid:

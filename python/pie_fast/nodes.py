@@ -14,10 +14,9 @@ more than a feature (where), and a feature may be in several nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,21 +26,11 @@ from torch import Tensor
 from pie_fast.attribution import Effects
 from pie_fast.behaviors import Prompt
 from pie_fast.clt import Columns
+from pie_fast.evaluate import measure
+from pie_fast.gated import with_slots
 from pie_fast.ground import Ground
-from pie_fast.metrics import kl_divergence
-from pie_fast.model import Pool, Replacer, Setup, Switches
-from pie_fast.slots import Slots
-from pie_fast.types import FeatureId
-
-
-class Node(NamedTuple):
-    """A feature at a slot, shown as ``L5:42 at S2``."""
-
-    feature: FeatureId
-    slot: str
-
-    def __str__(self) -> str:
-        return f"{self.feature} at {self.slot}"
+from pie_fast.model import Replacer, Setup, Switches
+from pie_fast.slots import Node, Slots, read_nodes
 
 
 class NodeGround(Ground):
@@ -61,6 +50,7 @@ class NodeGround(Ground):
     """
 
     unit = "node"
+    slots: Slots
 
     def __init__(
         self,
@@ -145,28 +135,6 @@ class NodeGround(Ground):
         return by_slot[:, slots, columns]
 
 
-def read_nodes(ids: ArrayLike, slots: Slots, n_features: int) -> list[Node]:
-    """Node ids as features and names of slots, in their order."""
-    features, at = np.divmod(np.asarray(ids, dtype=np.int64), len(slots))
-    return [
-        Node(FeatureId.from_global(feature, n_features), slots.names[slot])
-        for feature, slot in zip(features.tolist(), at.tolist(), strict=True)
-    ]
-
-
-def node_circuit(model: Replacer, ids: ArrayLike, slots: Slots) -> tuple[Pool, Tensor]:
-    """The features of a circuit of nodes, and its gates `[1, n_slots, len(pool)]`.
-
-    Raises:
-        PieFastError: A feature is not in the CLT.
-    """
-    features, at = np.divmod(np.asarray(ids, dtype=np.int64), len(slots))
-    pool = model.make_pool(np.unique(features).tolist())
-    gates = torch.zeros(1, len(slots), len(pool), device=model.device)
-    gates[0, torch.from_numpy(at), torch.from_numpy(np.searchsorted(pool.global_ids, features))] = 1
-    return pool, gates
-
-
 def node_kl(
     model: Replacer,
     circuits: Sequence[ArrayLike],
@@ -194,24 +162,15 @@ def node_kl(
     Raises:
         PieFastError: A feature is not in the CLT.
     """
-    each = [node_circuit(model, ids, slots) for ids in circuits]
-    kl = np.zeros((len(each), len(prompts)))
-    prepared = model.prepare_all(prompts, switches, mean_of, batch_size=batch_size)
-    for first, setup in with_slots(prepared, prompts, slots):
-        for row, (pool, gates) in zip(kl, each, strict=True):
-            run = model.run(setup, pool, gates, rest="baseline")
-            found = kl_divergence(setup.logits, run.logits[0])
-            row[first : first + len(found)] = found.double().cpu().numpy()
-    return kl
-
-
-def with_slots(
-    setups: Iterable[tuple[int, Setup]], prompts: Sequence[Prompt], slots: Slots
-) -> list[tuple[int, Setup]]:
-    """Prepared batches of `prompts` that know the slots of their positions."""
-    found = []
-    for first, setup in setups:
-        some = prompts[first : first + len(setup.batch)]
-        numbers = torch.from_numpy(slots.numbers(some, setup.batch.tokens.shape[1]))
-        found.append((first, replace(setup, slots=numbers.to(setup.batch.tokens.device))))
-    return found
+    found = measure(
+        model,
+        circuits,
+        prompts,
+        metric="kl",
+        switches=switches,
+        mean_of=mean_of,
+        batch_size=batch_size,
+        completeness=False,
+        slots=slots,
+    )
+    return np.stack([one.kl for one in found])

@@ -10,10 +10,12 @@ from pie_fast.behaviors import Behavior
 from pie_fast.budget import check_between
 from pie_fast.capture import default_switches
 from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.methods import selector_named
 from pie_fast.missed import fewest_subsets
 from pie_fast.model import Switches
 from pie_fast.options import SMALLEST_POOL
 from pie_fast.selectors import DUMP_METHODS, Options
+from pie_fast.slots import UNITS
 
 #: of `auto`: named by the choice prompts of the study (docs/study.md)
 ANCHOR = 0.2
@@ -48,6 +50,7 @@ class Plan:
             0: none.
         curve: Also evaluate the selectors over budgets.
         batch_size: Prompts a batch.
+        unit: What K counts: `feature`, or `node`, a feature at a slot (`pie_fast.nodes`).
     """
 
     budget: int | None
@@ -71,6 +74,7 @@ class Plan:
     missed: int = 0
     curve: bool = True
     batch_size: int = 32
+    unit: str = "feature"
     method_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +92,17 @@ class Plan:
         check_between("target_fidelity", self.target_fidelity, 0.0)
         if not self.pool_factor >= 1:
             raise PieFastError(f"pool_factor {self.pool_factor} is not a number of at least 1")
+        self._check_unit()
+
+    def _check_unit(self) -> None:
+        if self.unit not in UNITS:
+            raise PieFastError(f"unit {self.unit!r} is not one of {', '.join(UNITS)}")
+        if self.unit == "node":
+            # The paper's method reranks by synergy.
+            name = "fap-synergy" if self.method == "paper" else self.method
+            selector_named(name).check_unit(self.unit)
+            if self.missed:
+                raise PieFastError(f"missed {self.missed} needs unit 'feature', not 'node'")
 
     @property
     def method(self) -> str:
@@ -103,7 +118,8 @@ class Plan:
     @property
     def by_registry(self) -> bool:
         """`pie_fast.methods` runs the selector; for the others `discover` has their own stages."""
-        own_stage = self.method in (*DUMP_METHODS, "conditional-gradient")
+        of_dump = self.unit == "feature" and self.method in DUMP_METHODS
+        own_stage = of_dump or self.method == "conditional-gradient"
         return not own_stage or bool(self.method_options)
 
     @property

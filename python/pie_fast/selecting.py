@@ -1,4 +1,4 @@
-"""The selection stages of `pie_fast.discover`: capture, and the first K features of any method."""
+"""The selection stages of `pie_fast.discover`: capture, and the first K units of any method."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from pie_fast.ground import Ground
 from pie_fast.methods import selector_named
 from pie_fast.methods.selections import Selections
 from pie_fast.model import Replacer
+from pie_fast.nodes import NodeGround
 from pie_fast.plan import Plan
 from pie_fast.progress import Advance, Reporter
 from pie_fast.selectors import Ranked, as_asked, select_features
+from pie_fast.slots import Slots
 from pie_fast.stability import (
     Select,
     frequency_by_score,
@@ -46,7 +48,7 @@ class Selecting:
         reporter: Shows and times the stages.
 
     Raises:
-        BudgetError: The budget exceeds the active features.
+        BudgetError: The budget exceeds the active features, or nodes.
     """
 
     def __init__(
@@ -61,14 +63,16 @@ class Selecting:
         cuts = Cuts(plan.batch_size, self.dump.manifest.get("batches"))
         self.plan = replace(plan, batch_size=cuts.smallest)
         self.active = self.dump.active_features()
-        self.n_active = len(self.active)
+        self.n_active = len(self.active if plan.unit == "feature" else self.ground)
         if (plan.budget or 0) > self.n_active:
-            raise BudgetError(f"budget {plan.budget} exceeds the {self.n_active} active features")
+            raise BudgetError(
+                f"budget {plan.budget} exceeds the {self.n_active} active {plan.unit}s"
+            )
         self._grown = Grown(np.zeros(0, np.int64), np.zeros(0))
         self._synergy_cost = Cost()
 
     def first(self, k: int) -> Ranked:
-        """The first k features of the plan's method."""
+        """The first k units of the plan's method."""
         if self.plan.by_registry:
             return self._by_registry(k)
         if self.plan.method == "conditional-gradient":
@@ -76,7 +80,7 @@ class Selecting:
         return self._from_dump(k)
 
     def grown(self, k: int) -> Ranked:
-        """The first k features that the conditional gradient adds; growth goes on, never anew."""
+        """The first k units that the conditional gradient adds; growth goes on, never anew."""
         so_far, step = self._grown, self.plan.step
         if k > len(so_far.ids):
             # Whole steps, so that no prefix depends on which budgets were asked for.
@@ -89,7 +93,8 @@ class Selecting:
         made = {"step": step, "anchor": self.plan.anchor, "grown_on": "kl"}
         cost = found.cost.passes(len(self.behavior.selection))
         method, n_features = "conditional-gradient", self.dump.n_features
-        return Ranked(found.ids, found.scores, method, n_features, made, cost).first(k)
+        ranked = Ranked(found.ids, found.scores, method, n_features, made, cost, self.slots)
+        return ranked.first(k)
 
     def stability(self, chosen: Ranked) -> NDArray[np.float64] | None:
         """None where it was not asked for, the selector does not look at effects, or to select
@@ -144,7 +149,8 @@ class Selecting:
     def ground(self) -> Ground:
         """The selection prompts, prepared once for every growth on them."""
         with self.reporter.stage("prepare"):
-            return Ground(
+            kind = NodeGround if self.plan.unit == "node" else Ground
+            return kind(
                 self.model,
                 self.behavior.selection,
                 "kl",
@@ -152,6 +158,11 @@ class Selecting:
                 candidates=self.active,
                 batch_size=self.plan.batch_size,
             )
+
+    @property
+    def slots(self) -> Slots | None:
+        """Of the nodes, where these are the unit."""
+        return self.ground.slots if self.plan.unit == "node" else None
 
     @cached_property
     def synergy(self) -> SynergyMatrix:
@@ -229,6 +240,7 @@ class Selecting:
                 switches=self.switches,
                 gradient=self.plan.gradient,
                 batch_size=self.plan.batch_size,
+                unit=self.plan.unit,
                 resume=path.exists(),
                 progress=advance,
                 note=self.reporter.note,

@@ -24,6 +24,7 @@ from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.method_names import DUMP_METHODS, METHODS, MODEL_METHODS
 from pie_fast.options import SMALLEST_POOL
 from pie_fast.select import greedy_select
+from pie_fast.slots import Slots, read_nodes
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.types import FeatureId
 
@@ -37,7 +38,7 @@ __all__ = [
     "as_asked",
     "check_pool",
     "extend_by_rank",
-    "read_features",
+    "read_circuit",
     "select_features",
     "selector_orders",
 ]
@@ -87,11 +88,12 @@ class Ranked:
     """Features in the order they were selected.
 
     Attributes:
-        ids: `[k]` int64 global ids; ids of nodes where the settings' `unit` is not `feature`.
+        ids: `[k]` int64 global ids; of nodes where there are slots.
         scores: `[k]` float64, what ranked them: the FAP score (by `rank_by`) where it did.
         selector: The selector that ran.
         settings: Every choice behind it.
         cost: Forward and backward passes over all prompts, where the model was at hand.
+        slots: Of the nodes, see `pie_fast.slots`.
     """
 
     ids: NDArray[np.int64]
@@ -100,30 +102,32 @@ class Ranked:
     n_features: int
     settings: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, float] | None = None
+    slots: Slots | None = None
 
     def first(self, k: int) -> Ranked:
         """The first k of them."""
         return replace(self, ids=self.ids[:k], scores=self.scores[:k])
 
     def features(self) -> list[FeatureId]:
-        """As feature ids, in order.
-
-        Raises:
-            PieFastError: They are nodes.
-        """
-        unit = self.settings.get("unit", "feature")
-        if unit != "feature":
-            raise PieFastError(f"these are ids of unit {unit!r}; NodeGround.nodes reads them")
-        return [FeatureId.from_global(g, self.n_features) for g in self.ids.tolist()]
+        """As feature ids, in order; of nodes each feature once, where its first node stands."""
+        ids = self.ids if self.slots is None else self.ids // len(self.slots)
+        return [FeatureId.from_global(g, self.n_features) for g in dict.fromkeys(ids.tolist())]
 
     def listed(self) -> list[dict[str, Any]]:
-        """As every `--json` lists features, rank from 0."""
+        """As every `--json` lists features, rank from 0; nodes with their slot."""
+        if self.slots is None:
+            units = [_row(feature) for feature in self.features()]
+        else:
+            nodes = read_nodes(self.ids, self.slots, self.n_features)
+            units = [{**_row(node.feature), "slot": node.slot} for node in nodes]
         return [
-            {"layer": f.layer, "index": f.index, "score": score, "rank": rank}
-            for rank, (f, score) in enumerate(
-                zip(self.features(), self.scores.tolist(), strict=True)
-            )
+            {**unit, "score": score, "rank": rank}
+            for rank, (unit, score) in enumerate(zip(units, self.scores.tolist(), strict=True))
         ]
+
+
+def _row(feature: FeatureId) -> dict[str, Any]:
+    return {"layer": feature.layer, "index": feature.index}
 
 
 def select_features(
@@ -249,8 +253,8 @@ def _at_random(
     return ids, dump.score(options.rank_by)[ids]
 
 
-def read_features(path: Path) -> list[FeatureId]:
-    """The features that a selection or a result lists, in order.
+def read_circuit(path: Path) -> tuple[list[FeatureId], list[str] | None]:
+    """The features that a selection or a result lists, in order, and of nodes the slot of each.
 
     Raises:
         PieFastError: Naming file, field and value.
@@ -262,14 +266,21 @@ def read_features(path: Path) -> list[FeatureId]:
     rows = content.get("features") if isinstance(content, dict) else None
     if not isinstance(rows, list):
         raise PieFastError(f"{path}: has no list 'features'")
-    found = []
+    features: list[FeatureId] = []
+    slots: list[str] = []
     for number, row in enumerate(rows):
         values = [row.get(key) if isinstance(row, dict) else None for key in ("layer", "index")]
         if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
             raise PieFastError(
                 f"{path}: features[{number}] is {row!r}; layer and index must be integers >= 0"
             )
-        found.append(FeatureId(row["layer"], row["index"]))
-    if len(set(found)) < len(found):
-        raise PieFastError(f"{path}: features holds a feature twice")
-    return found
+        features.append(FeatureId(row["layer"], row["index"]))
+        if ("slot" in row) != ("slot" in rows[0]) or not isinstance(row.get("slot", ""), str):
+            raise PieFastError(
+                f"{path}: features[{number}] is {row!r}; slot must be text, of all features or none"
+            )
+        slots += [row["slot"]] if "slot" in row else []
+    units = list(zip(features, slots, strict=True)) if slots else features
+    if len(set(units)) < len(units):
+        raise PieFastError(f"{path}: features holds a {'node' if slots else 'feature'} twice")
+    return features, slots or None

@@ -40,6 +40,8 @@ def stages_of(world: World, *options: object) -> dict[str, dict[str, Any]]:
         (["--method", "fap-ig", "--no-curve"], {"capture", "prepare", "select"}),
         (["--method", "linkl", "--no-curve"], {"capture", "prepare"}),
         (["--method", "auto"], {"capture", "prepare", "ablate", "evaluate"}),
+        (["--unit", "node", "--no-curve"], {"capture", "prepare", "grow", "stability"}),
+        (["--unit", "node", "--method", "fap"], {"capture", "prepare", "select", "evaluate"}),
         (["--method", "relp"], {"capture", "prepare", "select", "ablate", "evaluate"}),
     ],
     ids=lambda value: "-".join(map(str, value)).replace("--", "") if type(value) is list else "",

@@ -10,15 +10,17 @@ import torch
 
 import tiny
 from pie_fast.behaviors import Prompt
+from pie_fast.budget import choose_budget
 from pie_fast.conditional import grow
 from pie_fast.errors import PieFastError
-from pie_fast.evaluate import measure
+from pie_fast.evaluate import evaluate_circuit, fidelity_curve, measure
+from pie_fast.gated import gated_pool, with_slots
 from pie_fast.ground import Ground
 from pie_fast.methods import SELECTORS, select_on
 from pie_fast.model import Setup, Switches, make_batch
-from pie_fast.nodes import NodeGround, node_circuit, node_kl, read_nodes, with_slots
+from pie_fast.nodes import NodeGround, node_kl
 from pie_fast.replacement_model import ReplacementModel
-from pie_fast.slots import NO_SLOT, Slots, slot_names
+from pie_fast.slots import NO_SLOT, Slots, node_ids, read_nodes, slot_names
 from torch_prompts import random_prompts
 
 SWITCHES = Switches("counterfactual")
@@ -97,7 +99,7 @@ def test_with_every_slot_kept_it_is_the_circuit_of_features(
     slots = Slots.of(PROMPTS)
     setup, features = prepared(tiny_model, slots, PROMPTS), np.asarray([3, 9, 60, 71, 100, 131])
     nodes = (features[:, None] * len(slots) + np.arange(len(slots))).ravel()
-    pool, gates = node_circuit(tiny_model, nodes, slots)
+    pool, gates = gated_pool(tiny_model, nodes, slots)
     whole = tiny_model.make_pool([*features.tolist(), 20, 80])
     flat = torch.from_numpy(np.isin(whole.global_ids, features)).float()[None]
     wide = flat[:, None].repeat(1, len(slots), 1)
@@ -225,8 +227,9 @@ def test_selectors_that_take_candidates_as_they_come(ground: NodeGround, name: s
     found = select_on(small, name, 6)
     assert np.isin(found.ids, small.ids).all() and len(set(found.ids.tolist())) == 6
     assert found.settings["unit"] == "node"
-    with pytest.raises(PieFastError, match="ids of unit 'node'"):
-        found.features()
+    nodes = ground.nodes(found.ids)
+    assert found.features() == list(dict.fromkeys(node.feature for node in nodes))
+    assert [row["slot"] for row in found.listed()] == [node.slot for node in nodes]
 
 
 @pytest.mark.parametrize("name", ["fap-synergy", "acdc", "fisher-gram", "linkl", "masks"])
@@ -253,6 +256,42 @@ def test_judged_on_other_prompts(
     np.testing.assert_allclose(lost[0], wanted[0].kl, atol=1e-5)
 
 
+def test_figures_of_every_node_are_those_of_the_features(tiny_model: ReplacementModel) -> None:
+    prompts, features = with_roles(5, seed=9), list(range(0, 144, 5))
+    slots = Slots.of(prompts)
+    every = [feature * len(slots) + slot for feature in features for slot in range(len(slots))]
+    how = {"metric": "logit-diff", "switches": SWITCHES, "batch_size": 2}
+    wanted = evaluate_circuit(tiny_model, features, prompts, **how)
+    found = evaluate_circuit(tiny_model, every, prompts, slots=slots, **how)
+    assert (wanted.pop("unit"), wanted.pop("n_units")) == ("feature", len(features))
+    assert (found.pop("unit"), found.pop("n_units")) == ("node", len(every))
+    assert found["n_features"] == len(features) and found.keys() == wanted.keys()
+    for summary, theirs in ((found, wanted), (found["error_drop"], wanted["error_drop"])):
+        for key in ("behavioral_fidelity", "kl_divergences_reverse", "faithfulness"):
+            if key in theirs:
+                np.testing.assert_allclose(summary[key], theirs[key], atol=1e-5)
+        # what it does without the circuit too
+        np.testing.assert_allclose(summary["completeness"], theirs["completeness"], atol=1e-5)
+        for key, interval in theirs["intervals"].items():
+            np.testing.assert_allclose(summary["intervals"][key], interval, atol=1e-4)
+    curves = [
+        fidelity_curve(tiny_model, {"some": ids}, [k], prompts, slots=given, **how)["some"][0]
+        for ids, k, given in ((features, 4, None), (every, 4 * len(slots), slots))
+    ]
+    assert curves[1]["mean_kl"] == pytest.approx(curves[0]["mean_kl"], abs=1e-5)
+
+
+def test_a_budget_of_nodes(tiny_model: ReplacementModel, ground: NodeGround) -> None:
+    order, held_out = grow(ground, 60).ids, with_roles(6, seed=9)
+    how = {"switches": SWITCHES, "slots": ground.slots}
+    choice = choose_budget(tiny_model, order, held_out, target_fidelity=0.2, **how)
+    wanted = evaluate_circuit(tiny_model, order[: choice.budget], held_out, metric="kl", **how)[
+        "behavioral_fidelity"
+    ]
+    (point,) = [point for point in choice.tried if point.budget == choice.budget]
+    assert point.fidelity == pytest.approx(wanted, abs=1e-5)
+
+
 def test_prompts_without_roles_are_aligned_at_their_end(tiny_model: ReplacementModel) -> None:
     prompts = random_prompts(4)
     ground = NodeGround(tiny_model, prompts, "kl", SWITCHES)
@@ -276,3 +315,11 @@ def test_bad_input(tiny_model: ReplacementModel) -> None:
         with pytest.raises(PieFastError, match="outside 0 to"):
             node_kl(tiny_model, [[node]], slots, PROMPTS, switches=SWITCHES)
     assert read_nodes([], slots, tiny.N_FEATURES) == []
+    assert Slots.having(["END", "A"], PROMPTS) == slots
+    with pytest.raises(PieFastError, match=r"slot 'S2' is in no prompt of .* start, A, after A, B"):
+        Slots.having(["A", "S2"], PROMPTS)
+
+
+def test_nodes_are_read_as_they_were_written(ground: NodeGround) -> None:
+    nodes = ground.nodes(ground.ids)
+    assert node_ids(nodes, ground.slots, tiny.N_FEATURES) == ground.ids.tolist()

@@ -87,6 +87,13 @@ class Frozen(StrEnum):
     freeze = "freeze"
 
 
+class Unit(StrEnum):
+    """What a circuit is made of."""
+
+    feature = "feature"
+    node = "node"
+
+
 class Dtype(StrEnum):
     """Of the model's weights, and of its passes."""
 

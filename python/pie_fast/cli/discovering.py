@@ -41,6 +41,7 @@ from pie_fast.cli.common import (
     RankByOption,
     ResumeOption,
     SeedOption,
+    Unit,
     at_least,
     print_json,
     terminal,
@@ -109,6 +110,10 @@ MissedOption = Annotated[
         callback=at_least(0),
         help="Random halves of what is not kept, to bound what was missed: 8 or more; 0 skips it.",
     ),
+]
+UnitOption = Annotated[
+    Unit,
+    typer.Option("--unit", help="What K counts: features, or nodes, features at a place."),
 ]
 AnyMethodOption = Annotated[
     Method,
@@ -179,6 +184,7 @@ def discover(
     behavior: BehaviorOption,
     budget: AnyBudgetOption,
     out: OutOption,
+    unit: UnitOption = Unit.feature,
     target_fidelity: TargetOption = 0.9,
     stability: StabilityOption = 10,
     pairs: PairsOption = 0,
@@ -220,6 +226,7 @@ def discover(
         plan={
             "budget": budget_of(budget),
             "knee": budget == "knee",
+            "unit": unit.value,
             "target_fidelity": target_fidelity,
             "stability": stability,
             "pairs": pairs,

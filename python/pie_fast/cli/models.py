@@ -242,20 +242,26 @@ def evaluate(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep a selection's features, set the rest to their baseline, compare with the model."""
+    """Keep a selection's features or nodes, the rest at their baseline: compare with the model."""
     from pie_fast.capture import default_switches
     from pie_fast.evaluate import evaluate_circuit
     from pie_fast.model import Switches
     from pie_fast.outputs import check_absent, write_json
-    from pie_fast.selectors import read_features
+    from pie_fast.selectors import read_circuit
+    from pie_fast.slots import Node, Slots, node_ids
 
     if out is not None:
         check_absent(out, force=force)
-    chosen = read_features(features)
+    chosen, places = read_circuit(features)
     how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
     loaded, (found,) = how.load_with([behavior], prompts, seed)
+    n_features, slots = loaded.clt.n_features, None
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)
+    ids = [f.to_global(n_features) for f in chosen]
+    if places is not None:
+        slots = Slots.having(places, found.selection + found.held_out)
+        ids = node_ids(map(Node, chosen, places), slots, n_features)
     switches = Switches(
         baseline.value if baseline else default_switches(found).baseline,
         error.value,
@@ -264,13 +270,14 @@ def evaluate(
     )
     figures = evaluate_circuit(
         loaded,
-        [f.to_global(loaded.clt.n_features) for f in chosen],
+        ids,
         found.held_out or found.selection,
         metric=metric.value if metric else found.metric,
         switches=switches,
         mean_of=found.selection,
         kl_direction=kl_direction.value,
         seed=seed,
+        slots=slots,
     )
     figures["split"] = "held_out" if found.held_out else "selection"
     if out is not None:

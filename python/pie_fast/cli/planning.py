@@ -34,6 +34,7 @@ from pie_fast.cli.common import (
     ModelOption,
     PromptsOption,
     SeedOption,
+    Unit,
     at_least,
     print_json,
     terminal,
@@ -45,6 +46,7 @@ from pie_fast.cli.discovering import (
     MissedOption,
     PairsOption,
     StabilityOption,
+    UnitOption,
     budget_of,
     read_plan,
 )
@@ -68,6 +70,7 @@ def plan(
     clt: CltOption,
     behavior: BehaviorOption,
     budget: AnyBudgetOption,
+    unit: UnitOption = Unit.feature,
     stability: StabilityOption = 10,
     pairs: PairsOption = 0,
     missed: MissedOption = 0,
@@ -103,6 +106,7 @@ def plan(
         {
             "budget": budget_of(budget),
             "knee": budget == "knee",
+            "unit": unit.value,
             "stability": stability,
             "pairs": pairs,
             "missed": missed,

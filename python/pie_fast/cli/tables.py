@@ -50,8 +50,9 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
         )
     spent = sum(result["timings"].values())
     console.print(
-        f"kept {len(result['features'])} of {result['n_active']} active features "
-        f"({result['n_dictionary']} in the dictionary), interpreted {result['n_interpreted']}; "
+        f"kept {len(result['features'])} of {result['n_active']} active {result['unit']}s "
+        f"({result['n_dictionary']} features in the dictionary), "
+        f"interpreted {result['n_interpreted']}; "
         f"behaviour {settings['behavior']}, baseline {settings['baseline']}, "
         f"selector {result['selector']} ({_passes(result['cost'])}); {spent:.1f} s",
         highlight=False,
@@ -85,25 +86,28 @@ def _choice(choice: Mapping[str, Any]) -> str:
 
 
 def _features(result: Mapping[str, Any]) -> Table:
-    table = Table(title=f"The {len(result['features'])} features of the circuit", expand=True)
+    """A row a feature, or node; a feature of several nodes is told at each."""
+    unit, ablation = result["unit"], result["ablation"]
+    table = Table(title=f"The {len(result['features'])} {unit}s of the circuit", expand=True)
     table.add_column("", justify="right")
-    table.add_column("feature")
+    table.add_column(unit)
     table.add_column("score", justify="right")
-    table.add_column("|ablation|", justify="right")
+    if ablation:
+        table.add_column("|ablation|", justify="right")
     stable = "stability" in result["features"][0]
     if stable:
         table.add_column("stable", justify="right")
     table.add_column("what it does", ratio=1)
-    exact = result["ablation"]["mean_abs_effect"]
-    rows = zip(result["features"], result["interpretations"], exact, strict=True)
-    for feature, told, effect in rows:
+    labels = {(one["layer"], one["index"]): one["label"] for one in result["interpretations"]}
+    for row, feature in enumerate(result["features"]):
+        name = f"L{feature['layer']}:{feature['index']}"
         table.add_row(
             str(feature["rank"]),
-            f"L{feature['layer']}:{feature['index']}",
+            f"{name} at {feature['slot']}" if "slot" in feature else name,
             f"{feature['score']:.3f}",
-            f"{effect:.3f}",
+            *([f"{ablation['mean_abs_effect'][row]:.3f}"] if ablation else []),
             *([f"{feature['stability']:.0%}"] if stable else []),
-            Text(told["label"]),
+            Text(labels[feature["layer"], feature["index"]]),
         )
     return table
 

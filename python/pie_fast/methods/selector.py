@@ -98,10 +98,7 @@ class Selector:
         if not 0 <= k <= len(ground):
             raise BudgetError(f"budget {k} is outside 0 to {len(ground)}, the number of candidates")
         self._check(options)
-        if self.features_only and ground.unit != "feature":
-            raise PieFastError(
-                f"selector {self.name} needs unit 'feature', the ground has unit {ground.unit!r}"
-            )
+        self.check_unit(ground.unit)
         before = ground.model.spent
         places, scores = self.rule(ground, k, **options)
         spent = ground.model.spent - before
@@ -112,8 +109,18 @@ class Selector:
             ground.model.clt.n_features,
             {**self.options, **options, "budget": k, "unit": ground.unit},
             spent.passes(len(ground.prompts)),
+            ground.slots,
         )
         return whole if self.nested else whole.first(k)
+
+    def check_unit(self, unit: str) -> None:
+        """Refuse a unit that it does not select.
+
+        Raises:
+            PieFastError: With the unit that it needs.
+        """
+        if self.features_only and unit != "feature":
+            raise PieFastError(f"selector {self.name} needs unit 'feature', not {unit!r}")
 
     def _check(self, names: Iterable[str]) -> None:
         for name in names:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from making import make_entries, write_dump
 
 import pie_fast
-from pie_fast import DumpError, twin_dump
+from pie_fast import DumpError, _native, twin_dump
 from pie_fast.decoder import redundancy_of_pool, strongest_pairs
 from pie_fast.errors import CheckpointError, PieFastError
 from pie_fast.storage import to_bf16, write_safetensors
@@ -187,3 +187,40 @@ def test_the_pool_of_a_dump(clt: Path, tmp_path: Path) -> None:
     upper = np.abs(matrix[np.triu_indices(10, 1)])
     assert sizes == sorted(upper.tolist(), reverse=True)[:5]
     assert len(scores) == 10
+
+
+@pytest.mark.parametrize("row_axes", [None, 1, 2])
+def test_rows_of_any_trailing_axes(row_axes: int | None, tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
+    write_safetensors(tmp_path / "w.safetensors", {"W": whole})
+    flat = whole.reshape(-1, 4) if row_axes == 1 else whole
+    ids = np.array([4, 0, 4, 2], dtype=np.int64)
+    got = _native.decoder_rows(tmp_path / "w.safetensors", "W", ids, row_axes=row_axes)
+    np.testing.assert_array_equal(got, flat[ids])
+    with pytest.raises(PieFastError, match=r"outside \[0, "):
+        _native.decoder_rows(tmp_path / "w.safetensors", "W", ids + 20, row_axes=row_axes)
+
+
+def test_rows_need_an_axis_to_count_by(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "w.safetensors", {"W": np.zeros((5, 3), np.float32)})
+    none = np.zeros(0, np.int64)
+    with pytest.raises(PieFastError, match=r"W: has shape \[5, 3\], must have at least 3 axes"):
+        _native.decoder_rows(tmp_path / "w.safetensors", "W", none, row_axes=2)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16"])
+def test_rows_at_a_place_of_any_file(dtype: str, tmp_path: Path) -> None:
+    numbers = np.random.default_rng(1).normal(size=(6, 4))
+    whole = numbers.astype(np.float32 if dtype == "F32" else np.float16)
+    path = tmp_path / "numbers"
+    path.write_bytes(b"head" + whole.tobytes())
+    ids = np.array([5, 1, 1], dtype=np.int64)
+    got = _native.rows_at(path, "numbers", dtype, (6, 4), 4, ids)
+    np.testing.assert_array_equal(got, whole[ids].astype(np.float32))
+    for shape, offset in (((6, 4), 5), ((7, 4), 4), ((2**62, 2**62), 0), ((6, 4), 2**64 - 1)):
+        with pytest.raises(PieFastError, match="does not fit"):
+            _native.rows_at(path, "numbers", dtype, shape, offset, ids)
+    with pytest.raises(PieFastError, match="must have two axes"):
+        _native.rows_at(path, "numbers", dtype, (6,), 4, ids)
+    with pytest.raises(PieFastError, match="dtype is I8"):
+        _native.rows_at(path, "numbers", "I8", (6, 4), 4, ids)

@@ -98,6 +98,27 @@ def test_numbers_that_are_none_in_the_clt(
     capture(world, tmp_path, clt=clt).refused(path, name, "finite")
 
 
+def test_thresholds_of_some_layers_only(world: World, clt: Path, tmp_path: Path) -> None:
+    edit(clt / "W_enc_1.safetensors", threshold_1=None)
+    said = capture(world, tmp_path, clt=clt)
+    said.refused(
+        "W_enc_1.safetensors: threshold_1 is missing", "W_enc_0.safetensors has threshold_0"
+    )
+
+
+@pytest.mark.parametrize("name", ["W_enc_1", "W_dec_1"])
+def test_weights_in_another_order_or_dtype(
+    world: World, clt: Path, tmp_path: Path, name: str
+) -> None:
+    path = clt / f"{name}.safetensors"
+    right = load_file(path)[name]
+    turned = right.transpose(0, -1).contiguous()
+    edit(path, **{name: turned})
+    capture(world, tmp_path, clt=clt).refused(path, name, [*turned.shape], [*right.shape])
+    edit(path, **{name: right.to(torch.int8)})
+    capture(world, tmp_path, clt=clt).refused(path, name, "dtype I8", "BF16, F16, F32")
+
+
 def test_clt_of_another_model(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

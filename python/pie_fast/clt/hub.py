@@ -73,12 +73,12 @@ def _parts_of_uri(uri: str) -> tuple[str, str, str]:
 
 @contextmanager
 def _refusals(source: str) -> Iterator[None]:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
         yield
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    # The client passes on what its HTTP library raises, and which one that is, is its own matter.
+    except Exception as error:
         raise CheckpointError(
             f"{source}: neither a folder here nor a repository that the hub hands out: {error}. "
-            "Without network pass a local folder: an absolute path, or a relative one that exists"
+            "What was downloaded is kept and gone on with. Without network pass a local folder: an "
+            "absolute path, or a relative one that exists"
         ) from error

@@ -15,7 +15,7 @@ def as_float64(array: Any) -> NDArray[np.float64]:
     """The array in float64 on the host; tensors of any library that has ``detach`` included."""
     if hasattr(array, "detach"):
         # numpy has no bfloat16, so the tensor is widened before it leaves its library
-        array = array.detach().double().cpu()
+        array = array.detach().cpu().double()
     return np.asarray(array, dtype=np.float64)
 
 

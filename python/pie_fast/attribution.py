@@ -170,7 +170,7 @@ class Patcher:
             for rows, run in sweep(
                 self.model, setup, self.pool, gates, rest=self.rest, at_once=at_once
             ):
-                out[rows, columns] = run_metric(setup, run, self.metric).double().cpu().numpy()
+                out[rows, columns] = run_metric(setup, run, self.metric).cpu().double().numpy()
         return out
 
     def first_order(self, gradient: str = "full") -> NDArray[np.float64]:
@@ -178,7 +178,7 @@ class Patcher:
         parts = []
         for _, setup in self.setups:
             found = gate_effects(self.model, setup, self.metric, gradient=gradient)
-            parts.append(pool_effects(found, setup, self.pool)[0].double().cpu().numpy())
+            parts.append(pool_effects(found, setup, self.pool)[0].cpu().double().numpy())
         return np.concatenate(parts).T
 
 

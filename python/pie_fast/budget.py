@@ -179,7 +179,7 @@ def kl_by_budget(
         with torch.no_grad():
             runs = [model.run(setup, *circuit, rest="baseline").logits[0] for setup in setups]
             kl = [kl_divergence(s.logits, run) for s, run in zip(setups, runs, strict=True)]
-        return torch.cat(kl).double().cpu().numpy()
+        return torch.cat(kl).cpu().double().numpy()
 
     return kl_at, largest
 

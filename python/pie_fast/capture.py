@@ -191,6 +191,7 @@ def describe(
         "gradient": gradient,
         "unit": unit,
         "ignore_positions": model.ignore_positions,
+        "hooks": [model.read_hook, model.write_hook],
         "threshold": 0.0,
         "dropped_mass": 0.0,
         "batch_size": batch_size,
@@ -231,7 +232,7 @@ def _measure(
         clean = own_metric(setup, metric)
         empty = run_metric(setup, model.run(setup, nothing, rest="baseline"), metric)[0]
     effects = gate_effects(model, setup, metric, gradient=gradient)
-    measured = [values.double().cpu().numpy() for values in (clean, empty)]
+    measured = [values.cpu().double().numpy() for values in (clean, empty)]
     entries = send_entries(effects, setup, model.clt.n_features)
     return _Measured(len(batch), entries, *measured)
 

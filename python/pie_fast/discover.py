@@ -312,6 +312,7 @@ class _Stages(Selecting):
             "dtypes": self.model.host.dtypes,
             "clt": self.model.clt.name,
             "ignore_positions": self.model.ignore_positions,
+            "hooks": [self.model.read_hook, self.model.write_hook],
             "behavior": behavior.name,
             "behavior_hash": behavior.hash,
             "behavior_seed": behavior.seed,

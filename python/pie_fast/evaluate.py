@@ -154,7 +154,7 @@ def measure(
     for first, batch in batches(prompts, batch_size, model.device):
         prepared = [(first, model.prepare(batch, switches, mean_of))]
         ((_, setup),) = with_slots(prepared, prompts, slots)
-        own = own_metric(setup, metric).double().cpu().numpy()
+        own = own_metric(setup, metric).cpu().double().numpy()
         empty = _run_circuit(model, setup, *nothing, metric)["metric"]
         for circuit, part in zip(kept, parts, strict=True):
             found = _run_circuit(model, setup, *circuit, metric)
@@ -293,8 +293,8 @@ def _run_circuit(
         found = {
             "kl": kl_divergence(setup.logits, logits),
             "kl_reverse": kl_divergence(logits, setup.logits),
-            "top1": (logits.argmax(-1) == setup.logits.argmax(-1)).double(),
-            "metric": run_metric(setup, run, metric)[0].double(),
+            "top1": (logits.argmax(-1) == setup.logits.argmax(-1)).cpu().double(),
+            "metric": run_metric(setup, run, metric)[0].cpu().double(),
         }
     return {key: value.cpu().numpy() for key, value in found.items()}
 
@@ -304,4 +304,4 @@ def _without(
 ) -> NDArray[np.float64]:
     with torch.no_grad():
         run = model.run(setup, pool, 1 - gates, rest="free")
-        return run_metric(setup, run, metric)[0].double().cpu().numpy()
+        return run_metric(setup, run, metric)[0].cpu().double().numpy()

@@ -163,7 +163,7 @@ class Ground:
                 (clean.at(ids).abs() * counted).sum(1)
                 for clean, ids in zip(setup.clean, self.pool.by_layer, strict=True)
             ]
-            parts.append(torch.cat(each, 1).double().cpu().numpy())
+            parts.append(torch.cat(each, 1).cpu().double().numpy())
         return self.mean(np.concatenate(parts).T)
 
     def once(self, key: Hashable, ask: Callable[[], T]) -> T:
@@ -226,7 +226,7 @@ class Ground:
                 for rows, run in sweep(
                     self.model, setup, self.pool, gates, rest=rest, at_once=at_once
                 ):
-                    found = run_metric(setup, run, metric).double().cpu().numpy()
+                    found = run_metric(setup, run, metric).cpu().double().numpy()
                     out[rows, first : first + len(setup.batch)] = found
                     done += len(rows)
                     if progress is not None:
@@ -243,7 +243,7 @@ class Ground:
         parts = []
         for _, setup in self.setups:
             found = gate_effects(self.model, setup, metric, **state)  # type: ignore[arg-type]
-            parts.append(self._of_candidates(found, setup).double().cpu().numpy())
+            parts.append(self._of_candidates(found, setup).cpu().double().numpy())
         return np.concatenate(parts).T
 
     def _as_run(self, gates: Tensor, rest: str) -> Tensor:

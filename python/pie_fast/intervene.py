@@ -64,7 +64,7 @@ def intervene(
     for name, value in frozen.items():
         _one_of(name, value, ("recompute", "freeze"))
     _one_of("logits_at", logits_at, ("answer", "all"))
-    edits = check_interventions(interventions, model.clt.n_layers, model.clt.n_features)
+    edits = _checked(model, interventions)
     asked = _as_prompt(model.host, prompt)
     batch = make_batch([asked], model.device)
     moves = _moves(model, edits, len(asked), batch.tokens)
@@ -119,7 +119,7 @@ def generate(
         BehaviorError: The model cannot read the prompt.
     """
     host = model.host
-    edits = check_interventions(interventions, model.clt.n_layers, model.clt.n_features)
+    edits = _checked(model, interventions)
     tokens = _as_prompt(host, prompt).tokens
     if max_new_tokens < 1 or len(tokens) + max_new_tokens > host.n_ctx:
         raise PieFastError(
@@ -176,7 +176,7 @@ class _Draws:
         """A token by `[vocab]` logits."""
         if self.temperature == 0:
             return int(logits.argmax())
-        p = torch.softmax(logits.double().cpu() / self.temperature, -1)
+        p = torch.softmax(logits.cpu().double() / self.temperature, -1)
         return int(torch.multinomial(p, 1, generator=self.random))
 
 
@@ -218,6 +218,14 @@ class _Clean:
     @staticmethod
     def _give(value: Tensor) -> Hook:
         return lambda _: value
+
+
+def _checked(model: Replacer, interventions: Iterable[Sequence[Any]]) -> list[Edit]:
+    """The interventions as edits, of features that there are."""
+    edits = check_interventions(interventions, model.clt.n_layers, model.clt.n_features)
+    for edit in edits:
+        model.clt.check_feature(edit.feature.layer, edit.feature.index)
+    return edits
 
 
 def _sites(model: Replacer) -> tuple[str, str]:

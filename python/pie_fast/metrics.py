@@ -68,7 +68,8 @@ def check_metric(name: str, *, for_gradient_at_clean: bool = False) -> None:
 
 def kl_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """KL(p || q) of each row in nats, summed (not averaged) over the vocabulary: `[n]`."""
-    p, q = torch.log_softmax(p_logits.double(), -1), torch.log_softmax(q_logits.double(), -1)
+    wide = torch.float32 if p_logits.device.type == "mps" else torch.float64  # all that MPS has
+    p, q = (torch.log_softmax(logits.to(wide), -1) for logits in (p_logits, q_logits))
     # Where p underflows to 0 its term is 0, also when q does.
     terms = torch.where(p.exp() > 0, p.exp() * (p - q), torch.zeros_like(p))
     return terms.sum(-1).clamp(min=0)

@@ -93,7 +93,7 @@ class NodeGround(Ground):
             )
             for _, setup in self.setups
         ]
-        return self.mean(torch.cat(parts).double().cpu().numpy().T)
+        return self.mean(torch.cat(parts).cpu().double().numpy().T)
 
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:

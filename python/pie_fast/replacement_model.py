@@ -450,5 +450,5 @@ def _metric_of(prompts: Any) -> str | None:
 
 
 def _probabilities(logits: torch.Tensor) -> NDArray[np.float64]:
-    probabilities: NDArray[np.float64] = torch.softmax(logits.double(), -1).cpu().numpy()
+    probabilities: NDArray[np.float64] = torch.softmax(logits.cpu().double(), -1).numpy()
     return probabilities

@@ -151,6 +151,6 @@ class SynergyEstimator:
             rest=patcher.rest,
         )
         summed: NDArray[np.float64] = (
-            pool_effects(found, setup, self.pool).double().sum(1).cpu().numpy()
+            pool_effects(found, setup, self.pool).cpu().double().sum(1).numpy()
         )
         return summed

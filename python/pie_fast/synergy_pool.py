@@ -126,6 +126,15 @@ def measure_dump_synergy(
             f"{dump.path} was captured with CLT {recorded}, {model.clt.name} is "
             f"{model.clt.identity}"
         )
+    for key, ours in (
+        ("hooks", [model.read_hook, model.write_hook]),
+        ("ignore_positions", model.ignore_positions),
+    ):
+        theirs = dump.manifest.get(key, ours)
+        if theirs != ours:
+            raise PieFastError(
+                f"{dump.path} was captured with {key} {theirs}, the model has {ours}"
+            )
     prompts = prompts_of_dump(dump)
     return measure_synergy(
         model,

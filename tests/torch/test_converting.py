@@ -87,6 +87,35 @@ def test_what_the_layout_cannot_say_is_refused(tmp_path: Path) -> None:
     run_cli("convert", tmp_path / "nowhere", tmp_path / "made").refused("no such folder")
 
 
+def test_what_is_no_transcoder_alone_is_never_replaced(tmp_path: Path) -> None:
+    clt = load_clt(write_set(tmp_path / "source", plain_layers()))
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "config.yaml").write_text("lr: 1")
+    (project / "thesis.txt").write_text("years")
+    outer = write_circuit_tracer(clt, tmp_path / "outer")
+    write_set(outer / "raw", plain_layers())
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "source", target_is_directory=True)
+    for target in (project, outer, link):
+        with pytest.raises(OutputExistsError, match="not replaced"):
+            write_circuit_tracer(clt, target, force=True)
+    assert (project / "thesis.txt").read_text() == "years"
+
+
+def test_leftovers_of_a_conversion_that_was_stopped(tmp_path: Path) -> None:
+    clt = load_clt(write_set(tmp_path / "source", plain_layers()))
+    made = write_circuit_tracer(clt, tmp_path / "made")
+    (tmp_path / "made.replaced").mkdir()
+    (tmp_path / "made.replaced" / "layer_0.safetensors").write_bytes(b"old")
+    same(clt, load_clt(write_circuit_tracer(clt, made, force=True)))
+    assert not (tmp_path / "made.replaced").exists()
+    (tmp_path / "new.partial").mkdir()
+    (tmp_path / "new.partial" / "converting.json").write_text("{")
+    with pytest.raises(OutputExistsError, match="remove it to begin anew"):
+        write_circuit_tracer(clt, tmp_path / "new")
+
+
 def test_a_folder_is_replaced_by_force(tmp_path: Path) -> None:
     clt = load_clt(write_set(tmp_path / "source", plain_layers()))
     made = write_circuit_tracer(clt, tmp_path / "made")

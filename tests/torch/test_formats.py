@@ -11,8 +11,9 @@ import torch
 
 import writing_clts as writing
 from pie_fast.clt import Clt, clt_of, load_clt
-from pie_fast.errors import CheckpointError
+from pie_fast.errors import CheckpointError, PieFastError
 from pie_fast.replacement_model import load_model
+from pie_fast.types import FeatureId
 from running import run_cli, write_behavior
 from torch_prompts import random_prompts
 from writing_clts import D, F, L, Plain
@@ -173,6 +174,8 @@ def test_one_transcoder_leaves_the_other_layers_alone(
     for source in (tmp_path / "layer-1", writing.sae_lens_objects(tmp_path)[1]):
         model = load_model(tiny_folders[0], source, device="cpu")
         assert (model.clt.n_layers, model.clt.covered) == (L, (1,))
+        with pytest.raises(PieFastError, match=r"has layers \[1\]"):
+            model.intervene([1, 2, 3], [(FeatureId(0, 3), None, 1.0)])
         entries = model.attribute(random_prompts(4))
         assert {g // F for g in entries.active.tolist()} == {1}
 

@@ -188,7 +188,7 @@ def test_configurations_that_are_wrong(tmp_path: Path) -> None:
         (f"model_kind: transcoder_set\n{HOOKS}activation: gelu\n", "activation is 'gelu'"),
         (f"model_kind: transcoder_set\n{HOOKS}activation: topk\nk: -3\n", "k is -3"),
         (f"model_kind: transcoder_set\n{HOOKS}transcoders: [a, 3]\n", "must be a list of files"),
-        (f"model_kind: transcoder_set\n{HOOKS}transcoders: [no.npz]\n", "no.npz, which is not"),
+        (f"model_kind: transcoder_set\n{HOOKS}transcoders: [no.npz]\n", "'no.npz', which is not"),
         (f"model_kind: transcoder_set\n{HOOKS}transcoders: ['hf://a']\n", "must be hf://org"),
         ("model_kind: transcoder_set\n", "feature_input_hook is None"),
         ("model_kind: sparse\n", "model_kind is 'sparse'"),
@@ -199,6 +199,64 @@ def test_configurations_that_are_wrong(tmp_path: Path) -> None:
     config.unlink()
     with pytest.raises(CheckpointError, match="names the hooks"):
         load_clt(folder)
+
+
+def test_thresholds_are_never_dropped(tmp_path: Path) -> None:
+    name = "activation_function.threshold"
+    folder = broken(tmp_path, 1, **{name: None})
+    with pytest.raises(CheckpointError, match=r"layer_1.*is missing, though .*layer_0"):
+        load_clt(folder)
+    for other in ("threshold", "log_thresholds"):
+        folder = broken(tmp_path / other, 1, **{name: None, other: torch.ones(F)})
+        with pytest.raises(CheckpointError, match=f"{other} is not a threshold"):
+            load_clt(folder)
+    folder = write_set(tmp_path / "said", plain_layers())
+    config = folder / "config.yaml"
+    config.write_text(config.read_text() + "activation: relu\n")
+    with pytest.raises(CheckpointError, match=r"config\.yaml says activation relu: one of the two"):
+        load_clt(folder)
+
+
+def test_what_decides_activations_and_sites_is_part_of_the_identity(tmp_path: Path) -> None:
+    found = set()
+    for n, added in enumerate(("activation: relu\n", "activation: topk\nk: 2\n", "scan: x\n", "")):
+        folder = write_set(tmp_path / str(n), plain_layers(jump=False))
+        text = (folder / "config.yaml").read_text() + added
+        text = text if added else text.replace("mlp.hook_in", "hook_resid_mid")
+        (folder / "config.yaml").write_text(text)
+        found.add(open_clt(folder).identity)
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 2020-99-99",
+        "a: !!int x",
+        "a: !!timestamp x",
+        "a: !!bool x",
+        "a: !!int ''",
+        "- 1",
+        "a: [",
+        "model_kind: *x",
+        f"a: {'1' * 5000}",
+    ],
+)
+def test_yaml_from_strangers(text: str, tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "clt", plain_layers())
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.yaml"):
+        load_clt(folder)
+
+
+def test_values_are_shown_short(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "clt", plain_layers())
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    (folder / "config.yaml").write_text("\n".join([*lines, "model_kind: *a8"]))
+    with pytest.raises(CheckpointError) as caught:
+        load_clt(folder)
+    assert len(str(caught.value)) < 5000
 
 
 def test_a_layer_that_is_missing(tmp_path: Path) -> None:
@@ -216,6 +274,9 @@ def test_a_layer_that_is_missing(tmp_path: Path) -> None:
         ("objects", "dtype object|allow_pickle|must be floats"),
         ("lies", "promises"),
         ("negative", "not a readable npz|promises"),
+        ("wide header", "has a header of 300000000 bytes"),
+        ("deflate", "not a readable npz|does not read"),
+        ("no header", "not a readable npz"),
     ],
 )
 def test_npz_from_strangers(content: bytes | str, message: str, tmp_path: Path) -> None:
@@ -225,6 +286,18 @@ def test_npz_from_strangers(content: bytes | str, message: str, tmp_path: Path) 
         path.write_bytes(content)
     elif content == "objects":
         np.savez(path, W_enc=np.array([{"a": 1}], dtype=object))
+    elif content == "wide header":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            head = b"\x93NUMPY\x02\x00" + (300_000_000).to_bytes(4, "little")
+            archive.writestr("W_enc.npy", head + bytes(1000))
+    elif content == "no header":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("W_enc.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"{'descr': (((((\n")
+    elif content == "deflate":
+        np.savez_compressed(path, W_enc=np.random.default_rng(0).normal(size=(200, 50)))
+        whole = bytearray(path.read_bytes())
+        whole[60:400] = b"\xff" * 340
+        path.write_bytes(whole)
     else:
         shape = "(1000000, 1000000)" if content == "lies" else "(-1, 4)"
         header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()

@@ -23,7 +23,7 @@ from pie_fast.clt.config import check_kind, hooks_of, read_yaml
 from pie_fast.clt.contract import Clt
 from pie_fast.clt.decoder import Slab
 from pie_fast.clt.encoder import Weight
-from pie_fast.clt.files import Checkpoint, identity_of
+from pie_fast.clt.files import Checkpoint, check_thresholds_known, identity_of
 from pie_fast.errors import CheckpointError
 
 #: `model_kind` of config.yaml
@@ -56,6 +56,7 @@ def read_circuit_tracer(
         for layer in range(n_layers)
         for kind in ("W_enc", "W_dec")
     ]
+    files += [path for path in [folder / "config.yaml"] if path.exists()]
     return assemble(
         layers, name=name, hooks=hooks, identity=identity_of(files), device=device, dtype=dtype
     )
@@ -108,6 +109,8 @@ def _count_layers(folder: Path) -> int:
 
 
 def _check_thresholds(encoders: list[Checkpoint]) -> None:
+    for file in encoders:
+        check_thresholds_known(file, {f"threshold_{layer}" for layer in range(len(encoders))})
     having = [layer for layer, file in enumerate(encoders) if f"threshold_{layer}" in file]
     if having and len(having) < len(encoders):
         lacking = next(layer for layer in range(len(encoders)) if layer not in having)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pie_fast.errors import CheckpointError
+
+_VALUES = (ValueError, KeyError, IndexError, AttributeError, TypeError)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -19,7 +22,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         return _mapping(path, yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except CheckpointError:
+        raise
+    # Values that look like dates or numbers and are none: each of its constructors raises its own.
+    except (yaml.YAMLError, OSError, RecursionError, *_VALUES) as error:
         raise CheckpointError(f"{path}: not valid YAML: {error}") from error
 
 
@@ -45,7 +51,9 @@ def whole_number(path: Path, config: dict[str, Any], key: str) -> int:
     """
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise CheckpointError(f"{path}: {key} is {value!r}, must be a whole number of at least 1")
+        raise CheckpointError(
+            f"{path}: {key} is {shown(value)}, must be a whole number of at least 1"
+        )
     return value
 
 
@@ -86,7 +94,7 @@ def check_kind(path: Path, config: dict[str, Any], kind: str) -> None:
     found = config.get("model_kind")
     if found != kind:
         raise CheckpointError(
-            f"{path}: model_kind is {found!r}, must be {kind!r} for the files beside it"
+            f"{path}: model_kind is {shown(found)}, must be {kind!r} for the files beside it"
         )
 
 
@@ -100,9 +108,16 @@ def hooks_of(path: Path, config: dict[str, Any]) -> tuple[str, str]:
     for key in ("feature_input_hook", "feature_output_hook"):
         value = config.get(key)
         if not isinstance(value, str):
-            raise CheckpointError(f"{path}: {key} is {value!r}, must name a hook point")
+            raise CheckpointError(f"{path}: {key} is {shown(value)}, must name a hook point")
         hooks.append(value)
     return hooks[0], hooks[1]
+
+
+def shown(value: object) -> str:
+    """A value of a configuration, short: aliases make enormous values of small files."""
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    return short.repr(value)
 
 
 def _mapping(path: Path, config: Any) -> dict[str, Any]:

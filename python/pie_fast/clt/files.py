@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,7 +151,21 @@ class Held(Checkpoint):
         return self._tensors[key].float().cpu()
 
     def _rows(self, key: str, shape: tuple[int, int]) -> Rows:
-        return HeldRows(self._tensors[key].reshape(shape))
+        return HeldRows(self._tensors[key].reshape(shape), f"{self.path}: {key}")
+
+
+def check_thresholds_known(file: Checkpoint, known: Set[str]) -> None:
+    """Refuse thresholds under a name that is not read: without them every feature would be a ReLU.
+
+    Raises:
+        CheckpointError: With the name found and those that are read.
+    """
+    other = sorted(key for key in file.stored if "threshold" in key and key not in known)
+    if other:
+        raise CheckpointError(
+            f"{file.path}: {other[0]} is not a threshold that this format has; must be "
+            f"{' or '.join(sorted(known)[:3])}"
+        )
 
 
 def check_finite(what: str, tensor: Tensor) -> None:

@@ -63,7 +63,10 @@ def hub_file(uri: str) -> Path:
 
 def _parts_of_uri(uri: str) -> tuple[str, str, str]:
     """Repository, path in it and revision ('' for none)."""
-    parsed = urlparse(uri)
+    try:
+        parsed = urlparse(uri)
+    except ValueError as error:
+        raise CheckpointError(f"{uri}: must be hf://org/repo[/path][?revision=...]") from error
     repo, _, inside = parsed.path.lstrip("/").partition("/")
     if not parsed.netloc or not repo:
         raise CheckpointError(f"{uri}: must be hf://org/repo[/path][?revision=...]")

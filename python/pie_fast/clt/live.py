@@ -203,7 +203,9 @@ def _identity(layers: Iterable[Layer]) -> str:
     digest = hashlib.sha256()
     for layer in layers:
         activation = layer.activation
-        parts = [layer.bias, layer.b_dec, layer.slabs[0].read(torch.zeros(1, dtype=torch.int64))]
+        first = torch.zeros(1, dtype=torch.int64)
+        read = layer.weight.rows.read(first + layer.weight.first)
+        parts = [layer.bias, layer.b_dec, read, layer.slabs[0].read(first)]
         if isinstance(activation, JumpReLU):
             parts.append(activation.threshold)
         else:

@@ -7,8 +7,11 @@ dtype, are read whole, up to what their own header promises.
 
 from __future__ import annotations
 
+import lzma
 import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -23,6 +26,22 @@ from pie_fast.clt.rows import HeldRows, RawRows, Rows
 from pie_fast.errors import CheckpointError
 
 _LOCAL_HEADER = 30
+
+#: an npy header is a line of text; numpy itself takes no more
+_MAX_HEADER = 10_000
+
+#: what zipfile, its decompressors and numpy raise of broken, encrypted or hostile archives
+_BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    tokenize.TokenError,
+    struct.error,
+)
 _RAW = {np.dtype("<f4"): "F32", np.dtype("<f2"): "F16"}
 
 
@@ -55,7 +74,7 @@ class Archive:
                     member.filename.removesuffix(".npy"): self._look_at(archive, member)
                     for member in archive.infolist()
                 }
-        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        except _BROKEN as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{path}: not a readable npz file: {error}") from error
@@ -87,7 +106,7 @@ class Archive:
             with zipfile.ZipFile(self.path) as archive, archive.open(array.member) as file:
                 file.read(array.header)
                 found = _numbers(file, array)
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        except _BROKEN as error:
             raise CheckpointError(f"{self.path}: {key} does not read: {error}") from error
         tensor = torch.from_numpy(found.astype(np.float32))
         check_finite(f"{self.path}: {key}", tensor)
@@ -124,6 +143,12 @@ class Archive:
         return self._arrays[key]
 
     def _look_at(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Array:
+        with archive.open(member) as file:
+            head = file.read(12)
+            wide = head[6:7] != b"\x01"
+            length = int.from_bytes(head[8:12] if wide else head[8:10], "little")
+            if length > _MAX_HEADER:
+                raise ValueError(f"{member.filename} has a header of {length} bytes")
         with archive.open(member) as file:
             version = np.lib.format.read_magic(file)
             read = (

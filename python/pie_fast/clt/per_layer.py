@@ -27,11 +27,11 @@ import torch
 from pie_fast.clt import circuit_tracer
 from pie_fast.clt.activation import Activation, JumpReLU, ReLU, TopK
 from pie_fast.clt.assembling import Layer, assemble
-from pie_fast.clt.config import check_kind, hooks_of, read_yaml, whole_number
+from pie_fast.clt.config import check_kind, hooks_of, read_yaml, shown, whole_number
 from pie_fast.clt.contract import Clt
 from pie_fast.clt.decoder import Slab
 from pie_fast.clt.encoder import Weight
-from pie_fast.clt.files import Checkpoint, identity_of
+from pie_fast.clt.files import Checkpoint, check_thresholds_known, identity_of
 from pie_fast.clt.hub import hub_file
 from pie_fast.clt.npz import Archive
 from pie_fast.errors import CheckpointError
@@ -57,6 +57,7 @@ def read_per_layer(folder: Path, *, name: str, device: torch.device, dtype: torc
     files = listed_files(path, config) or _numbered(folder)
     activation = _configured(path, config)
     layers = [_layer(file, number, activation) for number, file in enumerate(files)]
+    _check_same_kind(layers)
     return _assembled(layers, files, path, config, name, device, dtype)
 
 
@@ -86,11 +87,11 @@ def listed_files(path: Path, config: dict[str, Any]) -> list[Path]:
     if listed is None:
         return []
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
-        raise CheckpointError(f"{path}: transcoders is {listed!r}, must be a list of files")
+        raise CheckpointError(f"{path}: transcoders is {shown(listed)}, must be a list of files")
     found = [hub_file(one) if one.startswith("hf://") else path.parent / one for one in listed]
     for one, file in zip(listed, found, strict=True):
-        if not file.is_file():
-            raise CheckpointError(f"{path}: transcoders names {one}, which is not there ({file})")
+        if not _is_file(file):
+            raise CheckpointError(f"{path}: transcoders names {shown(one)}, which is not there")
     return found
 
 
@@ -107,10 +108,26 @@ def _assembled(
         layers,
         name=name,
         hooks=hooks_of(path, config),
-        identity=identity_of(files),
+        identity=identity_of([*files, path]),
         device=device,
         dtype=dtype,
     )
+
+
+def _check_same_kind(layers: list[Layer]) -> None:
+    kinds = [isinstance(layer.activation, JumpReLU) for layer in layers]
+    if any(kinds) and not all(kinds):
+        raise CheckpointError(
+            f"{layers[kinds.index(False)].source}: activation_function.threshold is missing, "
+            f"though {layers[kinds.index(True)].source} has one: all layers or none"
+        )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -143,7 +160,7 @@ def _configured(path: Path, config: dict[str, Any]) -> Activation | None:
         return ReLU()
     if named == "topk":
         return TopK(whole_number(path, config, "k"))
-    raise CheckpointError(f"{path}: activation is {named!r}, must be relu or topk")
+    raise CheckpointError(f"{path}: activation is {shown(named)}, must be relu or topk")
 
 
 def _layer(path: Path, number: int, activation: Activation | None) -> Layer:
@@ -154,6 +171,12 @@ def _layer(path: Path, number: int, activation: Activation | None) -> Layer:
         return _gemma_scope(file, number)
     (n_features,), (d_model,) = file.shape("b_enc", 1), file.shape("b_dec", 1)
     threshold = "activation_function.threshold"
+    check_thresholds_known(file, {threshold})
+    if activation is not None and threshold in file:
+        raise CheckpointError(
+            f"{path}: {threshold} is there, though config.yaml says activation "
+            f"{'relu' if isinstance(activation, ReLU) else 'topk'}: one of the two"
+        )
     if activation is None:
         found = file.read(threshold, (n_features,)) if threshold in file else None
         activation = ReLU() if found is None else JumpReLU(found)

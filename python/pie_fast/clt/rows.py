@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pie_fast import _native
+from pie_fast.errors import CheckpointError
 
 
 class Rows(Protocol):
@@ -90,9 +91,11 @@ class HeldRows:
 
     Attributes:
         matrix: `[n_rows, width]`, any dtype and device.
+        name: What errors call it.
     """
 
     matrix: Tensor
+    name: str = "a weight in memory"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -101,8 +104,15 @@ class HeldRows:
         return n_rows, width
 
     def read(self, ids: Tensor) -> Tensor:
-        """See `Rows`."""
-        return self.matrix[ids.to(self.matrix.device)].detach().float().cpu()
+        """See `Rows`.
+
+        Raises:
+            CheckpointError: A row is not finite.
+        """
+        found = self.matrix[ids.to(self.matrix.device)].detach().float().cpu()
+        if not bool(found.isfinite().all()):
+            raise CheckpointError(f"{self.name} holds NaN or infinite values")
+        return found
 
 
 @dataclass(frozen=True)

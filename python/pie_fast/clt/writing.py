@@ -7,6 +7,7 @@ per-layer transcoders (`model_kind: transcoder_set`).
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ from pie_fast.storage import Pieces, replacing, to_bf16, write_json, write_piece
 
 #: what tells which transcoder a stopped conversion was of
 _MARK = "converting.json"
+
+#: its files
+_WRITTEN = re.compile(r"(W_enc|W_dec|layer)_\d+\.safetensors")
 
 #: features of a layer that are in memory at once
 _AT_ONCE = 512
@@ -60,13 +64,13 @@ def write_circuit_tracer(
         OutputExistsError: `folder` exists.
         PieFastError: Unknown dtype; a weight that F16 cannot hold.
     """
+    folder = folder.absolute()  # `.` has no name to put `.partial` behind
     if dtype not in DTYPES:
         raise PieFastError(f"dtype is {dtype!r}, must be one of {', '.join(DTYPES)}")
     if folder.exists() and not force:
         raise OutputExistsError(f"{folder} exists; use --force to replace it")
-    if folder.exists() and not (folder / "config.yaml").is_file():
-        raise OutputExistsError(f"{folder} holds no transcoder (no config.yaml): not replaced")
-    crossing = any(len(clt.targets(layer)) > 1 for layer in clt.covered) or clt.n_layers == 1
+    _check_replaceable(folder)
+    crossing = any(len(clt.targets(layer)) > 1 for layer in clt.covered)
     _check_expressible(clt, crossing)
     partial = _begin(folder, {"identity": clt.identity, "name": clt.name, "dtype": dtype})
     for layer in range(clt.n_layers):
@@ -76,28 +80,55 @@ def write_circuit_tracer(
             progress(layer + 1, clt.n_layers)
     with replacing(partial / "config.yaml") as file:
         file.write(yaml.safe_dump(_config(clt, crossing), sort_keys=False).encode())
-    (partial / _MARK).unlink()
-    if folder.exists():
-        replaced = folder.with_name(f"{folder.name}.replaced")
-        folder.rename(replaced)
-        partial.rename(folder)
-        shutil.rmtree(replaced)
-    else:
-        partial.rename(folder)
+    _swap_in(partial, folder)
+    (folder / _MARK).unlink()
     return folder
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Only a folder that has a transcoder's files and nothing else is replaced."""
+    if not folder.exists():
+        return
+    ours = {"config.yaml", _MARK}
+    named = (path.name for path in folder.iterdir()) if folder.is_dir() else [folder.name]
+    other = [name for name in named if name not in ours and not _WRITTEN.fullmatch(name)]
+    if folder.is_symlink() or other or not (folder / "config.yaml").is_file():
+        raise OutputExistsError(
+            f"{folder} is not a folder of a transcoder alone (config.yaml, W_enc_*, W_dec_*, "
+            f"layer_*; found {other[:3]}): it is not replaced"
+        )
+
+
+def _swap_in(partial: Path, folder: Path) -> None:
+    """What is replaced goes last, so that one of the two is whole at any time."""
+    replaced = folder.with_name(f"{folder.name}.replaced")
+    if replaced.exists():  # of a conversion that was stopped here
+        shutil.rmtree(replaced)
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    if replaced.exists():
+        shutil.rmtree(replaced)
 
 
 def _begin(folder: Path, what: dict[str, str]) -> Path:
     """The folder to work in: one that was stopped at the same work is gone on with."""
     partial = folder.with_name(f"{folder.name}.partial")
     mark = partial / _MARK
-    if partial.exists():
-        same = mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == what
-        if not same:
-            raise OutputExistsError(f"{partial} holds another conversion that was stopped")
+    if partial.exists() and not _same_work(mark, what):
+        raise OutputExistsError(
+            f"{partial} holds another conversion that was stopped; remove it to begin anew"
+        )
     partial.mkdir(parents=True, exist_ok=True)
     write_json(mark, what)
     return partial
+
+
+def _same_work(mark: Path, what: dict[str, str]) -> bool:
+    try:
+        return bool(json.loads(mark.read_text(encoding="utf-8")) == what)
+    except (OSError, ValueError):
+        return False
 
 
 def _check_expressible(clt: Clt, crossing: bool) -> None:

@@ -125,7 +125,7 @@ def _linearised(
         slopes.append(torch.cat(each, 1))
     own = torch.log_softmax(_outcomes(setup.logits, chosen).double(), -1)
     stacked = torch.stack(slopes, 1).double()
-    return own.cpu().numpy(), found.detach().double().cpu().numpy(), stacked.cpu().numpy()
+    return own.cpu().numpy(), found.detach().cpu().double().numpy(), stacked.cpu().numpy()
 
 
 def _likeliest(setup: Setup, tokens: int) -> Tensor:

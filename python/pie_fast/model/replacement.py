@@ -232,7 +232,7 @@ class Replacer:
                 counted = batch.real & ~self.ignored(batch)
                 count += int(counted.sum())
                 for layer, columns in enumerate(self._encode(reads)):
-                    sums[layer, columns.ids.cpu()] += columns.values[counted].double().sum(0).cpu()
+                    sums[layer, columns.ids.cpu()] += columns.values[counted].cpu().double().sum(0)
         means = (sums / max(count, 1)).to(self.device, self.clt.b_dec.dtype)
         found = [row.nonzero().squeeze(-1) for row in means]
         return tuple(
@@ -245,7 +245,7 @@ class Replacer:
         if switches.baseline == "mean":
             if not mean_of:
                 raise PieFastError("baseline 'mean' needs the prompts to average over")
-            return self.mean_activations(mean_of)
+            return self.mean_activations(mean_of, len(batch))
         if switches.baseline == "counterfactual":
             if batch.counterfactual is None:
                 raise BehaviorError(

@@ -101,12 +101,20 @@ def capture(
         resume=resume,
         force=force,
     )
+    cuts = Cuts(batch_size, writer.recorded.get("batches"))
+
+    def measure(batch: Batch) -> _Measured:
+        if switches.baseline == "mean":
+            # Once, in batches of the first size, so that a resumed capture has the same means.
+            model.mean_activations(prompts, cuts.size(0))
+        return _measure(model, batch, switches, prompts, metric, gradient)
+
     try:
         _write_batches(
             writer,
             prompts,
-            Cuts(batch_size, writer.recorded.get("batches")),
-            lambda batch: _measure(model, batch, switches, prompts, metric, gradient),
+            cuts,
+            measure,
             model.device,
             progress,
             note,

@@ -17,7 +17,7 @@ from pie_fast.behind import Behind
 from pie_fast.capture import capture
 from pie_fast.cuts import Cuts
 from pie_fast.errors import DumpError, PieFastError
-from pie_fast.model import Batch, is_out_of_memory
+from pie_fast.model import Batch, Switches, is_out_of_memory
 from pie_fast.replacement_model import ReplacementModel, load_model
 from running import contents
 from torch_prompts import random_prompts
@@ -260,3 +260,31 @@ def test_memory_of_a_cuda_device_that_really_runs_out(
     monkeypatch.setattr(ReplacementModel, "prepare", greedy)
     dump = capture(there, BEHAVIOR, tmp_path / "dump", batch_size=BATCH)
     assert dump.manifest["batches"] == [[0, 6]]
+
+
+def test_means_are_measured_in_batches_that_fit(
+    tiny_model: ReplacementModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean baseline looks at all prompts before the first batch: it halves with the batches."""
+    behavior = Behavior("mean", tuple(random_prompts(10)), ())
+    run, widest = tiny_model.host.run, 4
+
+    def limited(tokens: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        if len(tokens) > widest:
+            raise torch.OutOfMemoryError(f"{len(tokens)} rows")
+        return run(tokens, *args, **options)
+
+    monkeypatch.setattr(tiny_model.host, "run", limited)
+    monkeypatch.setattr(tiny_model, "_means", {})
+    notes: list[str] = []
+    dump = capture(
+        tiny_model,
+        behavior,
+        tmp_path / "dump",
+        switches=Switches("mean"),
+        batch_size=8,
+        note=notes.append,
+    )
+    assert dump.n_prompts == 10
+    assert dump.manifest["batches"] == [[0, 4]]
+    assert "out of memory on 8 prompts" in notes[0]

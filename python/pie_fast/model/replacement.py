@@ -245,7 +245,7 @@ class Replacer:
         if switches.baseline == "mean":
             if not mean_of:
                 raise PieFastError("baseline 'mean' needs the prompts to average over")
-            return self.mean_activations(mean_of, len(batch))
+            return self.mean_activations(mean_of)
         if switches.baseline == "counterfactual":
             if batch.counterfactual is None:
                 raise BehaviorError(

@@ -12,7 +12,7 @@ import numpy as np
 from pie_fast import _native
 from pie_fast.dump_prompts import PromptTable, check_finite
 from pie_fast.errors import DumpError, OutputExistsError, PieFastError
-from pie_fast.storage import to_bf16, write_json, write_safetensors
+from pie_fast.storage import swap_in, to_bf16, write_json, write_safetensors
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -198,7 +198,7 @@ class DumpWriter:
         if self._buffer.n_prompts:
             self._write_shard(self._buffer.n_prompts)
         if self._folder != self._path:
-            _swap_in(self._folder, self._path)
+            swap_in(self._folder, self._path)
         self._closed = True
 
     def discard(self) -> None:
@@ -525,15 +525,6 @@ def _is_dump(path: Path) -> bool:
         return bool(json.loads((path / "manifest.json").read_text())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _swap_in(new: Path, path: Path) -> None:
-    old = path.with_name(f"{path.name}.replaced")
-    if old.exists():
-        shutil.rmtree(old)
-    path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old)
 
 
 def _check_same(path: Path, key: str, stored: object, given: object) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -70,6 +71,16 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def swap_in(new: Path, path: Path) -> None:
+    """Put a folder in the place of another, which goes last: one of them is whole at any time."""
+    old = path.with_name(f"{path.name}.replaced")
+    if old.exists():  # of a swap that was stopped here
+        shutil.rmtree(old)
+    path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old)
 
 
 def write_json(path: Path, value: object) -> None:

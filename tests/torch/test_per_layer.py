@@ -63,11 +63,7 @@ def test_the_replacement_model_of_every_kind(
 ) -> None:
     """All features kept it is the model; an effect is the derivative by the gate."""
     write, _ = CASES[case]
-    clt = load_clt(write(tmp_path / "clt"), lazy_encoder=lazy)
-    if lazy:
-        for decoder in clt.decoders:
-            assert decoder is not None
-            decoder._whole = None  # so that rows are gathered from the file
+    clt = (open_clt if lazy else load_clt)(write(tmp_path / "clt"))  # rows from the file, or held
     model = load_model(tiny_folders[0], clt, device="cpu")
     batch = make_batch(random_prompts(4), model.device)
     setup = model.prepare(batch, Switches("counterfactual"))
@@ -128,10 +124,7 @@ def test_half_precision_files(dtype: torch.dtype, tmp_path: Path) -> None:
 def test_uncompressed_npz_rows_stay_on_disk(tmp_path: Path) -> None:
     """The file is cut after loading: rows that were in memory would still be there."""
     folder = write_npz(tmp_path / "clt", plain_layers())
-    clt = load_clt(folder, lazy_encoder=True)
-    for decoder in clt.decoders:
-        assert decoder is not None
-        decoder._whole = None  # small decoders are held
+    clt = open_clt(folder)  # small decoders would be held
     (path,) = (folder / "layer_1").rglob("params.npz")
     with path.open("r+b") as file:
         file.truncate(100)
@@ -371,10 +364,7 @@ def test_folders_that_are_no_transcoder_say_what_was_looked_for(tmp_path: Path) 
 
 
 def test_nothing_is_decoded_from_a_file_as_zeros(tmp_path: Path) -> None:
-    clt = load_clt(write_set(tmp_path / "clt", plain_layers()))
-    for decoder in clt.decoders:
-        assert decoder is not None
-        decoder._whole = None
+    clt = open_clt(write_set(tmp_path / "clt", plain_layers()))
     none = torch.zeros(0, dtype=torch.int64)
     values = torch.zeros(2, 5, 0, requires_grad=True)
     writes = clt.decode(1, none, values)

@@ -252,7 +252,7 @@ class Loading:
     device: str
     dtype: Dtype = Dtype.float32
     autocast: Autocast | None = None
-    ignore_positions: str = "auto"
+    ignore_positions: int | str | None = "auto"
     lazy_encoder: bool = False
     hooks: str | None = None
 

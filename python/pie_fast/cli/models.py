@@ -183,7 +183,6 @@ def synergy(
         err=True,
     )
     ignore = opened.manifest.get("ignore_positions")
-    ignore = "auto" if ignore is None else ignore  # 0 is a number of positions
     loaded = Loading(model, clt, device, dtype, autocast, ignore, lazy_encoder, hooks).load()
     reporter = Reporter(visible=terminal())
     with reporter.stage("synergy") as advance:

@@ -76,8 +76,7 @@ class Clt:
     @property
     def decoder_bytes(self) -> int:
         """What its decoders would take in memory."""
-        n_writes = sum(len(self.targets(layer)) for layer in self.covered)
-        return self.n_features * self.d_model * n_writes * self.b_dec.dtype.itemsize
+        return self.n_features * self.d_model * self.n_writes * self.b_dec.dtype.itemsize
 
     @property
     def n_writes(self) -> int:
@@ -112,6 +111,12 @@ class Clt:
     def decode(self, layer: int, ids: Tensor, values: Tensor) -> Tensor:
         """`values` (`[..., n]` of `ids`, ascending) as writes: `[..., n_targets, d_model]`."""
         return self._decoder(layer).decode(ids, values)
+
+    def writes(self, layer: int, ids: Tensor, values: Tensor) -> list[tuple[int, Tensor]]:
+        """As `decode`, by target layer: `[..., d_model]` each."""
+        return list(
+            zip(self.targets(layer), self.decode(layer, ids, values).unbind(-2), strict=True)
+        )
 
     def skip(self, layer: int, x: Tensor) -> Tensor | None:
         """What the linear path adds to the write of `layer`, which reads `x`; None for nothing."""

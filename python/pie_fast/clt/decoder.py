@@ -77,7 +77,6 @@ class Decoder:
     ) -> None:
         self.slabs, self.n_features, self.d_model = tuple(slabs), n_features, d_model
         self.targets, self.device, self.dtype = targets, device, dtype
-        self.rows_read = 0
         self._whole: Tensor | None = None
         self._cache = RowCache(self._read, most)
 
@@ -120,7 +119,6 @@ class Decoder:
 
     def _read(self, ids: Tensor) -> Tensor:
         ids = ids.cpu()
-        self.rows_read += len(ids)
         slabs = self.slabs
         if len(slabs) == 1:  # no second copy where one file has them all
             return slabs[0].read(ids).to(self.device, self.dtype)

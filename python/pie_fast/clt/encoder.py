@@ -33,6 +33,11 @@ class Columns:
     ids: Tensor
     values: Tensor
 
+    @classmethod
+    def none(cls, like: Tensor) -> Columns:
+        """No features at all, at the places of `like` (`[..., any]`)."""
+        return cls(like.new_zeros(0, dtype=torch.int64), like.new_zeros(*like.shape[:-1], 0))
+
     def at(self, ids: Tensor) -> Tensor:
         """Values of `ids` (`[m]`, ascending): `[..., m]`, 0 where a feature is not held."""
         if len(self.ids) == 0:

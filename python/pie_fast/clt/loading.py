@@ -46,8 +46,7 @@ def load_clt(
         CheckpointError: No such folder, no known layout, or a file that breaks its format.
     """
     clt = open_clt(source, device=device, dtype=dtype)
-    small = clt.n_features * clt.d_model * clt.n_writes * dtype.itemsize <= HOLD_BYTES
-    clt.hold(encoders=not lazy_encoder, decoders=small)
+    clt.hold(encoders=not lazy_encoder, decoders=clt.decoder_bytes <= HOLD_BYTES)
     return clt
 
 

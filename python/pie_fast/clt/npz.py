@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pie_fast.clt.files import check_finite
+from pie_fast.clt.files import Checkpoint, Stored
 from pie_fast.clt.rows import HeldRows, RawRows, Rows
 from pie_fast.errors import CheckpointError
 
@@ -56,11 +56,12 @@ class _Array:
     header: int
 
 
-class Archive:
-    """An npz file.
+class Archive(Checkpoint):
+    """An npz file, checked as a safetensors file is.
 
     Attributes:
         path: The file.
+        stored: Its arrays by name; of floats of any width, which are read as F32.
 
     Raises:
         CheckpointError: It is not a readable npz, or has an array of Python objects.
@@ -78,69 +79,26 @@ class Archive:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{path}: not a readable npz file: {error}") from error
+        self.stored = {key: Stored("F32", array.shape) for key, array in self._arrays.items()}
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._arrays
-
-    def shape(self, key: str, n_axes: int) -> tuple[int, ...]:
-        """The shape of an array that decides the shapes of others.
-
-        Raises:
-            CheckpointError: It is missing, or has another number of axes.
-        """
-        shape = self._array(key).shape
-        if len(shape) != n_axes:
-            raise CheckpointError(
-                f"{self.path}: {key} has shape {list(shape)}, must have {n_axes} axes"
-            )
-        return shape
-
-    def read(self, key: str, shape: tuple[int, ...]) -> Tensor:
-        """An array, checked: float32 on the CPU.
-
-        Raises:
-            CheckpointError: It is missing, of another shape, broken, or not finite.
-        """
-        array = self._expect(key, shape)
+    def _tensor(self, key: str) -> Tensor:
+        array = self._arrays[key]
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(array.member) as file:
                 file.read(array.header)
                 found = _numbers(file, array)
         except _BROKEN as error:
             raise CheckpointError(f"{self.path}: {key} does not read: {error}") from error
-        tensor = torch.from_numpy(found.astype(np.float32))
-        check_finite(f"{self.path}: {key}", tensor)
-        return tensor
+        return torch.from_numpy(found.astype(np.float32))
 
-    def rows(self, key: str, shape: tuple[int, int]) -> Rows:
-        """A matrix as rows, on disk where it lies there uncompressed.
-
-        Raises:
-            CheckpointError: As `read`.
-        """
-        array = self._expect(key, shape)
+    def _rows(self, key: str, shape: tuple[int, int]) -> Rows:
+        """On disk where the array lies there uncompressed."""
+        array = self._arrays[key]
         stored = array.member.compress_type == zipfile.ZIP_STORED
         if not stored or array.fortran or array.dtype not in _RAW:
-            return HeldRows(self.read(key, shape))
+            return HeldRows(self.read(key, array.shape))
         start = self._data_offset(array.member) + array.header
         return RawRows(self.path, key, _RAW[array.dtype], shape, start)
-
-    def _expect(self, key: str, shape: tuple[int, ...]) -> _Array:
-        array = self._array(key)
-        if array.shape != shape:
-            swapped = array.shape == shape[::-1] and len(shape) == 2
-            raise CheckpointError(
-                f"{self.path}: {key} has shape {list(array.shape)}, must be {list(shape)}"
-                + (": it is transposed" if swapped else "")
-            )
-        return array
-
-    def _array(self, key: str) -> _Array:
-        if key not in self._arrays:
-            raise CheckpointError(
-                f"{self.path}: {key} is missing, holds {sorted(self._arrays)[:12]}"
-            )
-        return self._arrays[key]
 
     def _look_at(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Array:
         with archive.open(member) as file:

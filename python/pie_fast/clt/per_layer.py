@@ -192,7 +192,7 @@ def _layer(path: Path, number: int, activation: Activation | None) -> Layer:
     )
 
 
-def _gemma_scope(file: Checkpoint | Archive, number: int) -> Layer:
+def _gemma_scope(file: Checkpoint, number: int) -> Layer:
     """GemmaScope 1 names its weights in capitals, 2 in small letters."""
     enc, dec = ("w_enc", "w_dec") if "w_enc" in file else ("W_enc", "W_dec")
     (n_features,), (d_model,) = file.shape("b_enc", 1), file.shape("b_dec", 1)
@@ -210,9 +210,7 @@ def _gemma_scope_2_clt(file: Checkpoint, number: int, n_layers: int) -> Layer:
     return _transposed(file, number, targets, "w_enc", slab)
 
 
-def _transposed(
-    file: Checkpoint | Archive, number: int, targets: range, enc: str, slab: Slab
-) -> Layer:
+def _transposed(file: Checkpoint, number: int, targets: range, enc: str, slab: Slab) -> Layer:
     (n_features,), (d_model,) = file.shape("b_enc", 1), file.shape("b_dec", 1)
     affine = "affine_skip_connection"
     return Layer(

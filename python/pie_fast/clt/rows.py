@@ -143,17 +143,15 @@ class RowCache:
     Args:
         read: Fetches rows `[n]` -> `[n, ...]`.
         most: How many rows are remembered.
+
+    Attributes:
+        most: The same.
     """
 
     def __init__(self, read: Callable[[Tensor], Tensor], most: int) -> None:
-        self._read, self._most = read, most
+        self._read, self.most = read, most
         self._ids: Tensor | None = None
         self._rows: Tensor | None = None
-
-    @property
-    def most(self) -> int:
-        """How many rows are remembered."""
-        return self._most
 
     def rows(self, ids: Tensor) -> Tensor:
         """Rows `ids`, ascending and none twice; those beyond `most` are read every time."""
@@ -168,7 +166,7 @@ class RowCache:
             found = fresh.new_empty(len(ids), *fresh.shape[1:])
             found[known], found[~known] = self._rows[slot[known]], fresh
         # A copy, where it is a part: a view would keep all of it.
-        whole = len(ids) <= self._most
-        self._ids = ids if whole else ids[: self._most].clone()
-        self._rows = found if whole else found[: self._most].clone()
+        whole = len(ids) <= self.most
+        self._ids = ids if whole else ids[: self.most].clone()
+        self._rows = found if whole else found[: self.most].clone()
         return found

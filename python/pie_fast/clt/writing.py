@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from pie_fast.clt import circuit_tracer, per_layer
 from pie_fast.clt.activation import Activation, JumpReLU, TopK
 from pie_fast.clt.contract import Clt
 from pie_fast.errors import CheckpointError, OutputExistsError, PieFastError
-from pie_fast.storage import Pieces, replacing, to_bf16, write_json, write_pieces
+from pie_fast.storage import Pieces, replacing, swap_in, to_bf16, write_json, write_pieces
 
 #: what tells which transcoder a stopped conversion was of
 _MARK = "converting.json"
@@ -80,7 +79,10 @@ def write_circuit_tracer(
             progress(layer + 1, clt.n_layers)
     with replacing(partial / "config.yaml") as file:
         file.write(yaml.safe_dump(_config(clt, crossing), sort_keys=False).encode())
-    _swap_in(partial, folder)
+    if folder.exists():
+        swap_in(partial, folder)
+    else:
+        partial.rename(folder)
     (folder / _MARK).unlink()
     return folder
 
@@ -97,18 +99,6 @@ def _check_replaceable(folder: Path) -> None:
             f"{folder} is not a folder of a transcoder alone (config.yaml, W_enc_*, W_dec_*, "
             f"layer_*; found {other[:3]}): it is not replaced"
         )
-
-
-def _swap_in(partial: Path, folder: Path) -> None:
-    """What is replaced goes last, so that one of the two is whole at any time."""
-    replaced = folder.with_name(f"{folder.name}.replaced")
-    if replaced.exists():  # of a conversion that was stopped here
-        shutil.rmtree(replaced)
-    if folder.exists():
-        folder.rename(replaced)
-    partial.rename(folder)
-    if replaced.exists():
-        shutil.rmtree(replaced)
 
 
 def _begin(folder: Path, what: dict[str, str]) -> Path:

@@ -74,8 +74,7 @@ class Assembly:
             if layer == self.first:
                 self._begin_at(layer, ids, term - a.detach())
                 return
-            writes = self.clt.decode(layer, ids, term)
-            for target, part in zip(self.clt.targets(layer), writes.unbind(-2), strict=True):
+            for target, part in self.clt.writes(layer, ids, term):
                 so_far = self._writes[target]
                 self._writes[target] = part if so_far is None else so_far + part
 
@@ -83,8 +82,7 @@ class Assembly:
 
     def _begin_at(self, layer: int, ids: Tensor, moved: Tensor) -> None:
         """At the first moved layer the clean run's writes stand, but for what has moved."""
-        parts = self.clt.decode(layer, ids, moved).unbind(-2)
-        by_target = dict(zip(self.clt.targets(layer), parts, strict=True))
+        by_target = dict(self.clt.writes(layer, ids, moved))
         for target, clean in clean_writes(self.clt, self.setup, layer).items():
             part = by_target.get(target)
             if part is None:
@@ -122,9 +120,10 @@ class Assembly:
 
     def _leave_out(self, like: Tensor) -> None:
         """A layer that has no features in play."""
-        none = like.new_zeros(*like.shape[:2], 0).requires_grad_(self.gradient is not None)
-        self.terms.append(Columns(like.new_zeros(0, dtype=torch.int64), none))
-        self.deltas.append(none.detach())
+        none = Columns.none(like)
+        self.deltas.append(none.values.detach())
+        none.values.requires_grad_(self.gradient is not None)
+        self.terms.append(none)
 
     def _begin_with(self, prefix: Prefix) -> None:
         for _ in range(prefix.layer):
@@ -211,8 +210,7 @@ def clean_writes(clt: Clt, setup: Setup, layer: int) -> dict[int, Tensor]:
             columns = setup.clean[source]
             if clt.targets(source).stop <= layer:
                 continue  # per-layer transcoders below it
-            writes = clt.decode(source, columns.ids, columns.values).unbind(-2)
-            for target, part in zip(clt.targets(source), writes, strict=True):
+            for target, part in clt.writes(source, columns.ids, columns.values):
                 if target >= layer:
                     total[target] = total[target] + part if target in total else part
         setup.written[layer] = total

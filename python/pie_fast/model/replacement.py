@@ -254,9 +254,7 @@ class Replacer:
                 )
             reads, *_ = self._observe(batch.counterfactual, batch)
             return self._encode(reads)
-        none = torch.zeros(0, dtype=torch.int64, device=self.device)
-        empty = Columns(none, self.clt.b_dec.new_zeros(1, 1, 0))
-        return (empty,) * self.clt.n_layers
+        return (Columns.none(self.clt.b_dec[:1, None]),) * self.clt.n_layers
 
     def _observe(
         self, tokens: Tensor, batch: Batch, *, patterns: bool = False
@@ -282,7 +280,7 @@ class Replacer:
     def _encode(self, reads: list[Tensor]) -> tuple[Columns, ...]:
         dtype = self.clt.b_dec.dtype
         return tuple(
-            _no_features(x.to(dtype)) if encoder is None else encoder.encode(x.to(dtype))
+            Columns.none(x.to(dtype)) if encoder is None else encoder.encode(x.to(dtype))
             for encoder, x in zip(self.clt.encoders, reads, strict=True)
         )
 
@@ -291,8 +289,7 @@ class Replacer:
         for layer, columns in enumerate(acts):
             if layer not in self.clt.covered:
                 continue
-            writes = self.clt.decode(layer, columns.ids, columns.values).unbind(-2)
-            for target, part in zip(self.clt.targets(layer), writes, strict=True):
+            for target, part in self.clt.writes(layer, columns.ids, columns.values):
                 out[target] = out[target] + part
         return tuple(out)
 
@@ -315,11 +312,6 @@ class Replacer:
             name = f"blocks.{layer}.attn.hook_pattern"
             hooks.append((name, _constant(_per_set(patterns, n_sets))))
         return hooks
-
-
-def _no_features(x: Tensor) -> Columns:
-    none = torch.zeros(0, dtype=torch.int64, device=x.device)
-    return Columns(none, x.new_zeros(*x.shape[:-1], 0))
 
 
 def _per_set(x: Tensor, n_sets: int) -> Tensor:

@@ -82,8 +82,8 @@ class Steering:
                 a = self.frozen[layer]
             self.current[layer] = a
             # Written so that a feature left alone moves by exactly 0, whatever its activation.
-            writes = self.clt.decode(layer, move.ids, move.value + (move.factor - 1) * a)
-            for target, part in zip(self.clt.targets(layer), writes.unbind(-2), strict=True):
+            moved = move.value + (move.factor - 1) * a
+            for target, part in self.clt.writes(layer, move.ids, moved):
                 before = self._writes.get(target)
                 self._writes[target] = part if before is None else before + part
 

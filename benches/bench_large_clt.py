@@ -85,7 +85,7 @@ def check_equal(folder: Path, shape: Shape) -> int:
         large = one.score(rank_by).reshape(shape.n_layers, shape.n_features)
         small = other.score(rank_by).reshape(shape.n_layers, shape.n_alive)
         mine = np.take_along_axis(large, places, 1)
-        assert np.allclose(mine, small, rtol=1e-3, atol=1e-6), rank_by
+        assert np.allclose(mine, small, rtol=1e-3, atol=1e-8), rank_by
         assert np.count_nonzero(large) == np.count_nonzero(mine), rank_by
     assert one.n_active == other.n_active
     return int(one.n_active)

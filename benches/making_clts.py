@@ -83,7 +83,8 @@ def _write(folder: Path, shape: Shape, n_features: int, places: list[np.ndarray]
         }
         save_file(small, folder / f"W_enc_{layer}.safetensors")
         row = (shape.n_layers - layer) * shape.d_model
-        rows = to_bf16((rng.normal(size=(shape.n_alive, row)) * 0.02).astype(np.float32))
+        # Small writes: through many layers larger ones amplify rounding until nothing agrees.
+        rows = to_bf16((rng.normal(size=(shape.n_alive, row)) * 0.0005).astype(np.float32))
         _write_sparse(
             folder / f"W_dec_{layer}.safetensors",
             f"W_dec_{layer}",

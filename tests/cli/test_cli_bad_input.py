@@ -36,7 +36,7 @@ def test_too_few_halves(world: World, tmp_path: Path) -> None:
 
 
 def test_budget_is_no_number(dump: Path) -> None:
-    run_cli("select", dump, "--budget", "many").refused("--budget", "integer")
+    run_cli("select", dump, "--budget", "many").refused("--budget", "many", "int")
 
 
 def test_budget_above_the_pool(world: World, dump: Path) -> None:

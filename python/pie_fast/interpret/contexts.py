@@ -234,15 +234,15 @@ class Activity:
 
     def quantiles(self, n: int) -> tuple[Context, ...]:
         """``n`` prompts spread evenly from the strongest to the weakest it fires in."""
-        return tuple(self.peaks[i] for i in _spread(len(self.peaks), n))
+        return tuple(self.peaks[i] for i in spread(len(self.peaks), n))
 
     def silent(self, n: int) -> tuple[int, ...]:
         """``n`` prompts it does not fire in, spread evenly over their indices."""
         quiet = np.setdiff1d(np.arange(self.corpus.n_prompts), self.corpus.prompt[self.at])
-        return tuple(quiet[_spread(len(quiet), n)].tolist())
+        return tuple(quiet[spread(len(quiet), n)].tolist())
 
 
-def _spread(n_items: int, n: int) -> list[int]:
+def spread(n_items: int, n: int) -> list[int]:
     """At most ``n`` distinct indices below ``n_items``, evenly spread, both ends among them."""
     if n >= n_items or n_items < 2 or n < 2:
         return list(range(min(n, n_items)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import datasets
 import pytest
 from transformers import AutoTokenizer
 
+from hub_server import serving
 from pie_fast.data import demo_model_path
 from pie_fast.errors import CorpusError
 from pie_fast.interpret.sources import open_corpus
@@ -67,6 +70,42 @@ def test_every_form_gives_the_same_sequences(
 
 def test_the_split_is_train_where_none_is_named(folder: Path, tokenizer: Any) -> None:
     assert open_corpus([f"{folder}/two"], tokenizer).n_prompts == 1
+
+
+OPEN = """
+import sys
+from transformers import AutoTokenizer
+from pie_fast.errors import CorpusError
+from pie_fast.interpret.sources import open_corpus
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+for spec in sys.argv[2:]:
+    try:
+        print(open_corpus([spec], tokenizer).tokens.tolist())
+    except CorpusError as error:
+        print("refused:", error)
+"""
+
+
+def test_a_dataset_is_streamed_from_a_hub(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    shutil.copy(folder / "rows.parquet", repo / "test.parquet")
+    with serving(repo, "someone/texts", kind="datasets") as address:
+        settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")}
+        specs = ["hf:someone/texts@test", "hf:someone/texts@test#ids", "hf:someone/other"]
+        done = subprocess.run(
+            [sys.executable, "-c", OPEN, demo_model_path(), *specs],
+            capture_output=True,
+            text=True,
+            env=os.environ | settings,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    words, ids, refused = done.stdout.splitlines()
+    assert words == str([i for text in TEXTS if text for i in tokenizer(text)["input_ids"]])
+    assert ids == "[0, 5, 6, 0, 7]"
+    assert refused.startswith("refused: cannot read dataset hf:someone/other: ")
+    assert not list((tmp_path / "cache").rglob("*.parquet"))  # streamed, not downloaded
 
 
 @pytest.mark.parametrize(

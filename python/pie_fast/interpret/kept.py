@@ -145,7 +145,8 @@ def counted_positions(model: Replacer, corpus: Corpus) -> Bools:
 
     Where the corpus has its own say (`counted`), only what counts there too.
     """
-    begins = (corpus.position == 0) & (corpus.tokens == model.host.bos)
+    bos = -1 if model.host.bos is None else model.host.bos
+    begins = (corpus.position == 0) & (corpus.tokens == bos)
     ignored = n_ignored(model.ignore_positions, model.host.name) or 0  # None: the BOS alone
     counted: Bools = corpus.counted_mask & ~begins & (corpus.position >= ignored)
     return counted

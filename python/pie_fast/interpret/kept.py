@@ -5,6 +5,9 @@ kept features read there is encoded with the kept features' rows alone, which ar
 
     a[t, k] = activation(x_l(t) @ W_enc[l][k] + b_enc[l][k])        l the layer of feature k
 
+(A file that stores an encoder as [d_model, n_features] has a feature's numbers in every row: read
+when needed, it is read whole. Rows are counted here, not bytes.)
+
 A TopK compares a feature with all others of its layer, so there the whole encoder is read, for
 every batch; it is the one activation whose cost grows with the dictionary.
 """

@@ -213,6 +213,27 @@ class Replacer:
             kept,
         )
 
+    def reads(self, batch: Batch, layers: Sequence[int]) -> list[Tensor]:
+        """What some layers read, from one pass of the model itself that stops at the last of them.
+
+        Args:
+            batch: Prompts.
+            layers: One or more, ascending.
+
+        Returns:
+            `[batch, n_pos, d_model]` of each.
+        """
+        found: list[Tensor] = []
+        hooks: list[tuple[str, Hook]] = [
+            (f"blocks.{layer}.{self.read_hook}", found.append) for layer in layers
+        ]
+        last = layers[-1]
+        self.spent += Cost(forward=len(batch))
+        with torch.no_grad():
+            at = batch.answer_position
+            self.host.run(batch.tokens, at, hooks, skip_mlps=[last], stop=last + 1)
+        return found
+
     def mean_activations(
         self, prompts: Sequence[Prompt], batch_size: int = 32
     ) -> tuple[Columns, ...]:

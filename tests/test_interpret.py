@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,38 @@ def test_broken_entries_are_refused(entries, message):
 def test_a_corpus_needs_prompts_with_tokens(prompts):
     with pytest.raises(PieFastError, match="at least one prompt"):
         Corpus.of(prompts)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())
+def test_taking_prompts_is_making_a_corpus_of_them(lengths, data):
+    n_tokens = sum(lengths)
+    prompts = [Prompt(tuple(range(10 * i, 10 * i + n))) for i, n in enumerate(lengths)]
+    roles = tuple(f"role {i}" for i in range(n_tokens))
+    sources = tuple(f"file {i}" for i in range(len(lengths)))
+    whole = replace(Corpus.of(prompts), roles=roles, sources=sources)
+    counted = np.asarray(data.draw(st.lists(st.booleans(), min_size=n_tokens, max_size=n_tokens)))
+    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=6))
+    some = replace(whole, counted=counted).take(chosen)
+    assert some.n_prompts == len(chosen)
+    assert some.sources == tuple(sources[i] for i in chosen)
+    for i, prompt in enumerate(chosen):
+        here = slice(whole.ptr[prompt], whole.ptr[prompt + 1])
+        there = slice(some.ptr[i], some.ptr[i + 1])
+        assert some.tokens_of(i).tolist() == list(prompts[prompt].tokens)
+        assert some.roles[there] == roles[here]
+        assert some.counted_mask[there].tolist() == counted[here].tolist()
+    assert whole.take(chosen).counted_mask.all()
+
+
+@pytest.mark.parametrize("bad", [-1, 2])
+def test_only_prompts_of_the_corpus_can_be_taken(bad):
+    with pytest.raises(PieFastError, match=f"prompt {bad} is not in the corpus.* 0 to 1"):
+        corpus_of(3, 3).take([0, bad])
+
+
+def test_density_is_over_the_counted_positions():
+    corpus = replace(corpus_of(4), counted=np.array([False, True, True, True]))
+    assert Activity.of(corpus, [0], [1], [2.0]).density == 1 / 3
 
 
 # facts

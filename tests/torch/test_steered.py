@@ -38,18 +38,26 @@ def test_continuations_are_those_of_generate_one_by_one(
     )
     assert tuple(found) == factors
     for factor in factors:
-        for tokens, ours in zip(PROMPTS, found[factor], strict=True):
+        for i, (tokens, ours) in enumerate(zip(PROMPTS, found[factor], strict=True)):
             alone = tiny_model.generate(
                 tokens,
                 [(FEATURE, None, factor * A_MAX)],
                 max_new_tokens=6,
                 temperature=temperature,
-                seed=5,
+                seed=5 + i,
                 stop=-1,
             )
             assert ours.tokens == alone.new_tokens and ours.text == alone.text
             assert len(ours.tokens) == 6
     assert found[-10.0] != found[3.0]
+
+
+def test_one_prompt_given_twice_is_continued_in_two_ways(tiny_model: ReplacementModel) -> None:
+    found = continuations(
+        tiny_model, FEATURE, A_MAX, [PROMPTS[0]] * 2, (0.0, 1.0), n_tokens=8, temperature=1.0
+    )
+    for one, other in found.values():
+        assert one != other
 
 
 def test_a_row_that_ends_leaves_the_others_going(tiny_model: ReplacementModel) -> None:

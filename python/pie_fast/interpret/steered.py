@@ -47,8 +47,9 @@ class Continuation:
 
 @dataclass(frozen=True)
 class _Row:
-    """A prompt at a factor."""
+    """A prompt, number `number` of those given, at a factor."""
 
+    number: int
     prompt: Prompt
     factor: float
 
@@ -76,7 +77,7 @@ def continuations(
         factors: `m`, of either sign.
         n_tokens: New tokens at most.
         temperature: 0 takes the likeliest token, 1 draws from the model's distribution.
-        seed: Of the draws; every continuation uses the same.
+        seed: Of the draws; prompt number i has `seed + i`, the same at every factor.
         stop: As in `pie_fast.intervene.generate`.
         batch_size: Rows a forward pass.
 
@@ -101,7 +102,7 @@ def continuations(
     written: list[Continuation] = []
     for start in range(0, len(rows), batch_size):
         some = rows[start : start + batch_size]
-        draws = [Draws(temperature, seed) for _ in some]
+        draws = [Draws(temperature, seed + row.number) for row in some]
         for tokens in _written(model, feature, a_max, some, n_tokens, draws, stop):
             written.append(Continuation(tokens, decoded(model.host, tokens)))
     n = len(prompts)
@@ -211,7 +212,7 @@ def _rows(
     if batch_size < 1:
         raise PieFastError(f"batch_size is {batch_size}, must be at least 1")
     checked = [as_prompt(model.host, prompt) for prompt in prompts]
-    return [_Row(prompt, float(m)) for m in factors for prompt in checked]
+    return [_Row(i, prompt, float(m)) for m in factors for i, prompt in enumerate(checked)]
 
 
 def _token_set(token_ids: Sequence[int], vocab_size: int) -> list[int]:

@@ -16,13 +16,15 @@ from pie_fast import FeatureId, times
 from pie_fast.attribution import gate_effects, pool_effects
 from pie_fast.behaviors import Prompt
 from pie_fast.clt import Clt
+from pie_fast.clt.decoder import Decoder
+from pie_fast.clt.encoder import Encoder
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
 from pie_fast.interpret.edges import Edges, feature_edges
 from pie_fast.interpret.node_edges import node_edges
 from pie_fast.interventions import Times
-from pie_fast.model import Pool, Switches, make_batch
+from pie_fast.model import Pool, Switches, host, make_batch
 from pie_fast.model.direct import direct_paths
-from pie_fast.replacement_model import ReplacementModel
+from pie_fast.replacement_model import ReplacementModel, load_model
 from plain_gpt2 import PlainClt, PlainGpt2
 from torch_prompts import random_prompts
 
@@ -215,8 +217,6 @@ def test_a_linear_path_of_a_transcoder_carries_effects(
 
 @pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")
 def test_gemma_2_with_its_softcap(tiny_folders: tuple[Path, Path], tmp_path: Path) -> None:
-    from pie_fast.replacement_model import load_model
-
     model = load_model(tiny_gemma2(tmp_path / "gemma", 1.0), tiny_folders[1], device="cpu")
     pool = model.make_pool(range(0, 144, 7))
     found = feature_edges(model, PROMPTS, pool.global_ids)
@@ -331,3 +331,36 @@ def test_all_features_and_errors_together_are_what_mlps_write(
     layers = [feature.layer for feature in nodes.features]
     assert (nodes.errors[np.array(layers) == 0] == 0).all()
     assert np.abs(nodes.tokens[np.array(layers) == 0]).max() > 0.01
+
+
+def test_no_dictionary_is_read_whole(
+    tiny_model: ReplacementModel, pool: Pool, edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the kept features only, each once a batch."""
+    read: list[int] = []
+    rows = Decoder.rows
+
+    def counted(decoder: Decoder, ids: Tensor) -> Tensor:
+        read.extend(ids.tolist())
+        return rows(decoder, ids)
+
+    def whole(*_: object) -> None:
+        raise AssertionError("a whole dictionary was asked for")
+
+    monkeypatch.setattr(Decoder, "rows", counted)
+    monkeypatch.setattr(Decoder, "decode", whole)
+    monkeypatch.setattr(Encoder, "weight", whole)
+    found = feature_edges(tiny_model, PROMPTS, pool.global_ids)
+    assert np.array_equal(found.effects, edges.effects)
+    assert sorted(read) == sorted(feature.index for feature in pool.features)
+
+
+def test_long_prompts_keep_no_patterns(
+    tiny_model: ReplacementModel, pool: Pool, edges: Edges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their attention is computed again in every backward pass."""
+    monkeypatch.setattr(host, "LONG", 1)
+    found = feature_edges(tiny_model, PROMPTS, pool.global_ids)
+    np.testing.assert_allclose(found.effects, edges.effects, atol=1e-6)
+    full = feature_edges(tiny_model, PROMPTS, pool.global_ids, gradient="full")
+    assert np.abs(full.effects - edges.effects).max() > 0.01

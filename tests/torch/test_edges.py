@@ -258,6 +258,9 @@ def test_what_cannot_be_asked(tiny_model: ReplacementModel) -> None:
         feature_edges(tiny_model, PROMPTS, [144])
     with pytest.raises(PieFastError, match="gradient is 'half', must be one of"):
         feature_edges(tiny_model, PROMPTS, [1], gradient="half")
+    for of in (feature_edges, lambda m, p, i, **k: node_edges(m, p[0], i, **k)):
+        with pytest.raises(PieFastError, match="batch_size is 0, must be at least 1"):
+            of(tiny_model, PROMPTS, [1], batch_size=0)
     bare = ReplacementModel(
         tiny_model.host,
         replace(
@@ -269,6 +272,7 @@ def test_what_cannot_be_asked(tiny_model: ReplacementModel) -> None:
     with pytest.raises(CheckpointError, match="L0:1 is not in"):
         feature_edges(bare, PROMPTS, [1])
     assert feature_edges(bare, PROMPTS, [50, 100]).effects[1, 0] != 0
+    assert node_edges(tiny_model, PROMPTS[0], []).effects.shape == (0, 0)
     nothing = feature_edges(tiny_model, PROMPTS, [])
     assert nothing.effects.shape == (0, 0) and nothing.to_metric.shape == (0,)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pie_fast.behaviors import Prompt, check_prompts
 from pie_fast.cost import Cost
-from pie_fast.errors import BehaviorError
+from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.interpretation import Link
 from pie_fast.metrics import check_metric, metric_values
 from pie_fast.model import Batch, Pool, Replacer, batches
@@ -93,15 +93,9 @@ def feature_edges(
         BehaviorError: No prompts, one that the model cannot read, or a metric that is unknown, has
             no gradient here (`kl`) or needs foils that are missing.
         CheckpointError: A feature that the CLT does not have.
-        PieFastError: A feature twice, or an unknown rule.
+        PieFastError: A feature twice, an unknown rule, or a batch size below 1.
     """
-    if not prompts:
-        raise BehaviorError("there are 0 prompts; at least 1 is needed")
-    check_prompts(prompts, model.host.vocab_size, model.host.n_ctx)
-    check_metric(metric, for_gradient_at_clean=True)
-    pool = model.make_pool(int(i) for i in ids)
-    for feature in pool.features:
-        model.clt.check_feature(feature.layer, feature.index)
+    pool = checked_pool(model, prompts, ids, metric, batch_size)
     k = len(pool)
     total, magnitude, to_metric = np.zeros((k, k)), np.zeros((k, k)), np.zeros(k)
     for first, batch in batches(prompts, batch_size, model.device):
@@ -116,6 +110,26 @@ def feature_edges(
             progress(first + len(batch), len(prompts))
     n = len(prompts)
     return Edges(tuple(pool.features), total / n, magnitude / n, to_metric / n, n)
+
+
+def checked_pool(
+    model: Replacer,
+    prompts: Sequence[Prompt],
+    ids: Sequence[int] | NDArray[np.int64],
+    metric: str,
+    batch_size: int,
+) -> Pool:
+    """The features as a pool, all that was asked for checked; see `feature_edges`."""
+    if not prompts:
+        raise BehaviorError("there are 0 prompts; at least 1 is needed")
+    if batch_size < 1:
+        raise PieFastError(f"batch_size is {batch_size}, must be at least 1")
+    check_prompts(prompts, model.host.vocab_size, model.host.n_ctx)
+    check_metric(metric, for_gradient_at_clean=True)
+    pool = model.make_pool(int(i) for i in ids)
+    for feature in pool.features:
+        model.clt.check_feature(feature.layer, feature.index)
+    return pool
 
 
 class Kept:

@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pie_fast.behaviors import Prompt, check_prompts
-from pie_fast.interpret.edges import Kept
-from pie_fast.metrics import check_metric
+from pie_fast.behaviors import Prompt
+from pie_fast.interpret.edges import Kept, checked_pool
 from pie_fast.model import Replacer, Switches, make_batch
 from pie_fast.model.direct import direct_paths
 from pie_fast.types import FeatureId
@@ -79,13 +78,9 @@ def node_edges(
         BehaviorError: A prompt that the model cannot read, or a metric that is unknown, has no
             gradient here (`kl`) or needs a foil that is missing.
         CheckpointError: A feature that the CLT does not have.
-        PieFastError: A feature twice, or an unknown rule.
+        PieFastError: A feature twice, an unknown rule, or a batch size below 1.
     """
-    check_prompts([prompt], model.host.vocab_size, model.host.n_ctx)
-    check_metric(metric, for_gradient_at_clean=True)
-    pool = model.make_pool(int(i) for i in ids)
-    for feature in pool.features:
-        model.clt.check_feature(feature.layer, feature.index)
+    pool = checked_pool(model, [prompt], ids, metric, batch_size)
     setup = model.prepare(make_batch([prompt], model.device), Switches("zero"))
     counted = setup.counted[0, :, None]
     errors = torch.stack([error[0] * counted for error in setup.error])

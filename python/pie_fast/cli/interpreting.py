@@ -158,7 +158,7 @@ def interpret(
     else:
         from pie_fast.cli.interpretation_tables import print_interpretation
 
-        print_interpretation(told, wanted)
+        print_interpretation(told, run)
 
 
 def _llm_choices(*, model: str | None, **of: Any) -> LlmChoices:

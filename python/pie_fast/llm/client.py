@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -184,8 +184,10 @@ class Chat:
                 future = self._flying[name] = Future()
         if not mine:
             result: A | Failure = future.result()
-            failed = isinstance(result, Failure) and result.attempts > 0
-            self._add(Spent(failed=int(failed), reused=int(not isinstance(result, Failure))))
+            if isinstance(result, Failure):
+                self._add(Spent(failed=int(result.attempts > 0)))
+                return replace(result, about=request.about)
+            self._add(Spent(reused=1))
             return result
         try:
             result = self._answer(request, content, stop)

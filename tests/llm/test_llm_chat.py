@@ -394,6 +394,7 @@ def test_a_dry_run_needs_no_key_and_shows_what_is_in_the_cache(tmp_path: Path) -
         ({"base_url": "http://127.0.0.1:99999"}, "base_url is"),
         ({"base_url": "https://example.invalid", "key_variable": "NO_SUCH"}, "variable NO_SUCH"),
         ({"base_url": "http://127.0.0.1", "concurrency": 0}, "concurrency is 0"),
+        ({"base_url": "http://127.0.0.1", "timeout": 0}, "timeout is 0 s, must be above 0"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict[str, object], message: str) -> None:
@@ -401,7 +402,9 @@ def test_bad_options(tmp_path: Path, options: dict[str, object], message: str) -
         Chat("tiny", cache=tmp_path, **options)
 
 
-@pytest.mark.parametrize("name", ["attempts", "invalid", "in_a_row"])
+@pytest.mark.parametrize(
+    "name", ["attempts", "first", "longest", "patience", "invalid", "in_a_row"]
+)
 def test_bad_retries(name: str) -> None:
     with pytest.raises(PieFastError, match=f"{name} is -1, must be at least"):
         Retries(**{name: -1})

@@ -57,7 +57,11 @@ def test_the_key_is_sent_and_never_told(
     assert "***" in str(server.requests)  # an answer of it that was shown again
     out, err = capfd.readouterr()
     shown = [*told, out, err, caplog.text, repr(chat), str(chat.failures), chat.spent.told()]
-    shown += ["".join(traceback.format_exception(raised.value)), repr(vars(chat._endpoint))]
+    shown += [
+        "".join(traceback.format_exception(raised.value)),
+        repr(vars(chat)),
+        repr(vars(chat._gate)),
+    ]
     shown += [str(server.requests)]
     for text in shown:
         assert KEY not in text

@@ -5,38 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from pie_fast.errors import PieFastError
 from pie_fast.llm.answers import A, InvalidAnswerError, parse
 from pie_fast.llm.cache import AnswerCache
-from pie_fast.llm.endpoint import Completion, Endpoint, RefusedError, Retries, UnusableError
+from pie_fast.llm.endpoint import Endpoint, RefusedError, Retries
+from pie_fast.llm.gate import Gate
+from pie_fast.llm.ledger import Failure, Ledger
 from pie_fast.llm.prompts import Message, render
 from pie_fast.llm.request import Request, Sampling, content_hash
-from pie_fast.llm.spending import Budget, CountTokens, Price, Spent, characters_over_4, tokens_of
+from pie_fast.llm.spending import Budget, CountTokens, Price, Spent, characters_over_4
 from pie_fast.progress import Advance
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A question without an answer.
-
-    Attributes:
-        template: Which prompt.
-        about: What it was about.
-        attempts: Requests sent for it.
-        reason: The last reason, in one line.
-    """
-
-    template: str
-    about: str
-    attempts: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.template} of {self.about}: {self.reason} ({self.attempts} requests)"
 
 
 class Chat:
@@ -59,9 +41,6 @@ class Chat:
         count_tokens: The model's tokenizer, for estimates; by default characters / 4.
         dry_run: Send nothing: what is not in the cache has no answer and is in ``budget``.
         note: Told of broken files in the cache.
-
-    Attributes:
-        budget: Estimate of everything asked so far that was not in the cache.
 
     Raises:
         PieFastError: An address or a number out of range, or no key.
@@ -87,17 +66,12 @@ class Chat:
             raise PieFastError(f"concurrency is {concurrency}, must be at least 1")
         self.model, self.price, self.dry_run = model, price, dry_run
         self._sampling, self._retries = sampling or Sampling(), retries or Retries()
-        self._endpoint = (
-            None if dry_run else Endpoint(model, base_url, key_variable, timeout, self._retries)
-        )
-        self._cache, self._count_tokens = AnswerCache(Path(cache), note), count_tokens
-        self._concurrency, self._slots = concurrency, threading.BoundedSemaphore(concurrency)
-        self._lock, self._first = threading.Lock(), threading.Lock()
-        self._flying: dict[str, Future[Any]] = {}
-        self._failures: list[Failure] = []
-        self._planned: set[str] = set()
-        self._in_a_row = 0
-        self.budget, self._spent = Budget(), Spent()
+        self._cache, self._concurrency = AnswerCache(Path(cache), note), concurrency
+        self._ledger, self._gate = Ledger(count_tokens), None
+        if not dry_run:
+            endpoint = Endpoint(model, base_url, key_variable, timeout, self._retries)
+            self._gate = Gate(endpoint, concurrency, self._ledger)
+        self._lock, self._flying = threading.Lock(), dict[str, Future[Any]]()
 
     def __enter__(self) -> Self:
         return self
@@ -107,30 +81,33 @@ class Chat:
 
     def close(self) -> None:
         """Let go of the connections."""
-        if self._endpoint is not None:
-            self._endpoint.close()
+        if self._gate is not None:
+            self._gate.close()
+
+    @property
+    def budget(self) -> Budget:
+        """Estimate of everything asked so far that was not in the cache."""
+        return self._ledger.budget
 
     @property
     def spent(self) -> Spent:
         """Everything so far; of a request still under way nothing yet."""
-        return self._spent
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        """Questions without an answer, in the order asked."""
-        return tuple(self._failures)
+        return self._ledger.spent
 
     @property
     def cost(self) -> float | None:
         """Money spent; None where no price is known."""
-        if self.price is None:
-            return None
-        return self.price.of(self._spent.tokens_in, self._spent.tokens_out)
+        spent = self.spent
+        return None if self.price is None else self.price.of(spent.tokens_in, spent.tokens_out)
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Questions without an answer, in the order asked."""
+        return self._ledger.failures
 
     def report(self, failure: Failure) -> None:
         """Record that a question was answered and something is missing nevertheless."""
-        with self._lock:
-            self._failures.append(failure)
+        self._ledger.record([failure])
 
     def ask_all(
         self, requests: Sequence[Request[A]], advance: Advance | None = None
@@ -149,10 +126,10 @@ class Chat:
                 too many failures in a row. Answers that came before are in the cache.
             KeyboardInterrupt: As it came, once requests under way have been answered and stored.
         """
-        stop = threading.Event()
+        stop, futures = threading.Event(), list[Future[A | Failure]]()
         with ThreadPoolExecutor(self._concurrency) as pool:
-            futures = [pool.submit(self._ask, request, stop) for request in requests]
             try:
+                futures += [pool.submit(self._ask, request, stop) for request in requests]
                 for done, future in enumerate(as_completed(futures), 1):
                     future.result()
                     if advance is not None:
@@ -162,16 +139,8 @@ class Chat:
                 pool.shutdown(cancel_futures=True)
                 raise
             finally:
-                self._record(futures)
-        results = [future.result() for future in futures]
-        return [None if isinstance(result, Failure) else result for result in results]
-
-    def _record(self, futures: Sequence[Future[Any]]) -> None:
-        """Keep the failures; a question that was never sent is none."""
-        done = [f for f in futures if f.done() and not f.cancelled() and f.exception() is None]
-        results = [future.result() for future in done]
-        with self._lock:
-            self._failures += [r for r in results if isinstance(r, Failure) and r.attempts]
+                self._ledger.record(r for r in _results(futures) if isinstance(r, Failure))
+        return [None if isinstance(r, Failure) else r for r in _results(futures)]
 
     def _ask(self, request: Request[A], stop: threading.Event) -> A | Failure:
         """Ask, unless the same question is under way: then wait for its answer."""
@@ -185,9 +154,9 @@ class Chat:
         if not mine:
             result: A | Failure = future.result()
             if isinstance(result, Failure):
-                self._add(Spent(failed=int(result.attempts > 0)))
+                self._ledger.add(Spent(failed=int(result.attempts > 0)))
                 return replace(result, about=request.about)
-            self._add(Spent(reused=1))
+            self._ledger.add(Spent(reused=1))
             return result
         try:
             result = self._answer(request, content, stop)
@@ -207,17 +176,15 @@ class Chat:
         """From the cache, or from the endpoint and into the cache."""
         stored = self._cache.read(content, request.schema)
         if stored is not None:
-            self._add(Spent(reused=1))
+            self._ledger.add(Spent(reused=1))
             return stored
-        self._plan(request, content)
-        if self._endpoint is None:
+        self._ledger.plan(content_hash(content), request.messages, request.answer_tokens)
+        if self._gate is None:
             return Failure(request.template, request.about, 0, "dry run")
-        messages, attempts, reason = request.messages, 0, "stopped"
+        messages, attempts, reason = request.messages, 0, ""
         for _ in range(1 + self._retries.invalid):
-            if stop.is_set():
-                break
             try:
-                completion = self._complete(self._endpoint, messages, stop)
+                completion = self._gate.complete(messages, self._sampling.parameters(), stop)
             except RefusedError as refused:
                 attempts, reason = attempts + refused.attempts, refused.reason
                 break
@@ -227,75 +194,20 @@ class Chat:
             except InvalidAnswerError as invalid:
                 cut = "cut for its length; " if completion.cut else ""
                 reason = f"invalid answer: {cut}{invalid}"
-                self._charge(messages, completion, Spent(rejected=1))
+                self._ledger.charge(messages, completion, Spent(rejected=1))
                 messages = (*request.messages, *_correction(completion.text, str(invalid)))
             else:
                 self._cache.write(content, completion.text, completion.usage)
-                self._charge(messages, completion, Spent(answers=1))
+                self._ledger.charge(messages, completion, Spent(answers=1))
                 return answer
-        self._add(Spent(failed=int(attempts > 0)))
+        self._ledger.add(Spent(failed=int(attempts > 0)))
         return Failure(request.template, request.about, attempts, reason)
 
-    def _plan(self, request: Request[A], content: dict[str, Any]) -> None:
-        tokens = tokens_of(request.messages, self._count_tokens)
-        with self._lock:
-            if content_hash(content) not in self._planned:
-                self._planned.add(content_hash(content))
-                self.budget += Budget(1, tokens, request.answer_tokens)
 
-    def _complete(
-        self, endpoint: Endpoint, messages: Sequence[Message], stop: threading.Event
-    ) -> Completion:
-        """One completion; while the endpoint has never answered, one question at a time."""
-        parameters = self._sampling.parameters()
-        if not endpoint.reached:
-            with self._first:
-                if not endpoint.reached:
-                    return self._counted(endpoint, messages, parameters, stop)
-        return self._counted(endpoint, messages, parameters, stop)
-
-    def _counted(
-        self,
-        endpoint: Endpoint,
-        messages: Sequence[Message],
-        parameters: dict[str, Any],
-        stop: threading.Event,
-    ) -> Completion:
-        with self._slots:
-            if stop.is_set():
-                raise RefusedError("stopped", 0)
-            try:
-                completion = endpoint.complete(messages, parameters, stop)
-            except RefusedError as refused:
-                self._add(Spent(requests=refused.attempts))
-                self._give_up_after(refused)
-                raise
-            except UnusableError as unusable:
-                self._add(Spent(requests=unusable.attempts))
-                stop.set()
-                raise
-        self._add(Spent(requests=completion.attempts))
-        self._in_a_row = 0
-        return completion
-
-    def _give_up_after(self, refused: RefusedError) -> None:
-        with self._lock:
-            self._in_a_row += 1
-            many = self._in_a_row
-        if many >= self._retries.in_a_row:
-            raise UnusableError(f"{many} questions in a row failed, the last by: {refused.reason}")
-
-    def _charge(self, messages: Sequence[Message], completion: Completion, what: Spent) -> None:
-        tokens_in, tokens_out = completion.tokens_in, completion.tokens_out
-        if tokens_in is None or tokens_out is None:
-            tokens_in = tokens_of(messages, self._count_tokens)
-            tokens_out = self._count_tokens(completion.text)
-            what += Spent(uncounted=1)
-        self._add(what + Spent(tokens_in=tokens_in, tokens_out=tokens_out))
-
-    def _add(self, what: Spent) -> None:
-        with self._lock:
-            self._spent += what
+def _results(futures: Sequence[Future[A | Failure]]) -> list[A | Failure]:
+    """Of those that came to an end, in order."""
+    done = (f for f in futures if f.done() and not f.cancelled() and f.exception() is None)
+    return [future.result() for future in done]
 
 
 def _correction(answer: str, problem: str) -> tuple[Message, ...]:

@@ -54,9 +54,17 @@ class Retries:
     in_a_row: int = 20
 
     def __post_init__(self) -> None:
-        for name, least in (("attempts", 1), ("invalid", 0), ("in_a_row", 1)):
-            if getattr(self, name) < least:
-                raise PieFastError(f"{name} is {getattr(self, name)}, must be at least {least}")
+        least = {
+            "attempts": 1,
+            "first": 0,
+            "longest": 0,
+            "patience": 0,
+            "invalid": 0,
+            "in_a_row": 1,
+        }
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:  # neither is NaN
+                raise PieFastError(f"{name} is {getattr(self, name)}, must be at least {bound}")
 
 
 class UnusableError(PieFastError):
@@ -161,13 +169,15 @@ class Endpoint:
         reached: It has answered something.
 
     Raises:
-        PieFastError: An address that is none or holds credentials, or no key; a server on this
-            machine needs none.
+        PieFastError: An address that is none or holds credentials, a time-out of 0, or no key; a
+            server on this machine needs none.
     """
 
     def __init__(
         self, model: str, base_url: str | None, key_variable: str, timeout: float, retries: Retries
     ) -> None:
+        if not timeout > 0:
+            raise PieFastError(f"timeout is {timeout} s, must be above 0")
         self.model, self.retries = model, retries
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
         self._key = _Key(_key(key_variable, _host(self.base_url)))

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from pie_fast.errors import PieFastError
 from pie_fast.llm.answers import Ratings, Texts
-from pie_fast.llm.client import Chat, Failure
+from pie_fast.llm.client import Chat
 from pie_fast.llm.judging import BATCH, judge
+from pie_fast.llm.ledger import Failure
 from pie_fast.llm.prompts import render
 from pie_fast.llm.request import Request
 

@@ -15,6 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from pie_fast.llm import Chat, Retries
+from pie_fast.llm.answers import Ratings
+from pie_fast.llm.prompts import render
+from pie_fast.llm.request import Request
 
 Body = dict[str, Any]
 
@@ -134,9 +137,10 @@ def serving(script: Callable[[Body, int], Reply] = well) -> Iterator[Server]:
         def _answer(self, body: Body, name: str, reply: Reply) -> None:
             time.sleep(reply.delay)
             content = right_answer(body) if reply.content is None else reply.content
-            if reply.content is None and reply.raw is None and reply.status == 200:
+            right = reply.content is None and reply.raw is None and reply.status == 200
+            if right and not reply.cut:
                 with lock:
-                    server.paid[name] += not reply.cut
+                    server.paid[name] += 1
             message = {"role": "assistant", "content": content}
             choice = {"index": 0, "message": message, "finish_reason": reply.finish}
             completion: Body = {"id": "1", "object": "chat.completion", "created": 1}
@@ -176,3 +180,15 @@ def chatting(server: Server, cache: Any, **options: Any) -> Iterator[Chat]:
     given = {"base_url": server.url, "retries": SOON, "concurrency": 4} | options
     with Chat("tiny", cache=cache, **given) as chat:
         yield chat
+
+
+def question(about: str) -> Request[Ratings]:
+    messages = render("rate.v1", description=about, items={"1": about}, again=False)
+    return Request("rate.v1", about, messages, Ratings, 8)
+
+
+QUESTIONS = [question(f"concept {i}") for i in range(12)]
+
+
+def about(body: Body) -> str:
+    return body["messages"][1]["content"]

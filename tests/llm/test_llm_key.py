@@ -9,9 +9,8 @@ import traceback
 from pathlib import Path
 
 import pytest
-from test_llm_chat import QUESTIONS, about
 
-from llm_server import Body, Reply, chatting, right_answer, serving
+from llm_server import QUESTIONS, Body, Reply, about, chatting, right_answer, serving
 from pie_fast.errors import PieFastError
 from pie_fast.llm import Chat
 
@@ -72,13 +71,28 @@ def test_the_key_is_sent_and_never_told(
     assert "openai" in caplog.text  # the client did log
 
 
+def test_a_redirection_does_not_take_the_key_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serving() as other:
+        there = Reply(status=307, headers={"Location": f"{other.url}/chat/completions"})
+        with serving(lambda body, n: there) as server, chatting(server, tmp_path) as chat:
+            chat.ask_all(QUESTIONS[:1])
+        assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+        assert KEY not in str(other.headers)
+
+
 @pytest.mark.parametrize(
-    "where", ["user:SECRET@127.0.0.1/v1", "SECRET@127.0.0.1", "127.0.0.1/v1?key=SECRET"]
+    "where",
+    ["user:SECRET@127.0.0.1/v1", "SECRET@127.0.0.1", "127.0.0.1/v1?key=SECRET", "u:SECRET@[::1"],
 )
 def test_an_address_with_credentials_is_refused_unseen(tmp_path: Path, where: str) -> None:
     with pytest.raises(PieFastError, match="environment only") as raised:
         Chat("tiny", cache=tmp_path, base_url=f"http://{where}")
     assert "SECRET" not in str(raised.value)
+    with pytest.raises(PieFastError, match="environment only"):
+        Chat("tiny", cache=tmp_path, base_url=where)
 
 
 def test_the_address_may_come_from_the_environment(

@@ -16,11 +16,11 @@ if _missing:
     raise PieFastError(f"a language model needs {', '.join(_missing)}: pip install 'pie-fast[llm]'")
 
 from pie_fast.llm.client import Chat  # noqa: E402  (only when its libraries are there)
-from pie_fast.llm.endpoint import Retries  # noqa: E402
 from pie_fast.llm.explainer import LlmExplainer  # noqa: E402
 from pie_fast.llm.narrator import LlmNarrator, Narrative  # noqa: E402
 from pie_fast.llm.raters import LlmRater, LlmWriter  # noqa: E402
 from pie_fast.llm.request import Sampling  # noqa: E402
+from pie_fast.llm.retries import Retries  # noqa: E402
 from pie_fast.llm.scores import LlmScorer  # noqa: E402
 from pie_fast.llm.spending import Budget, Price, Spent  # noqa: E402
 

@@ -12,11 +12,12 @@ from typing import Any, Self
 from pie_fast.errors import PieFastError
 from pie_fast.llm.answers import A, InvalidAnswerError, parse
 from pie_fast.llm.cache import AnswerCache
-from pie_fast.llm.endpoint import Endpoint, RefusedError, Retries
+from pie_fast.llm.endpoint import Endpoint, RefusedError
 from pie_fast.llm.gate import Gate
 from pie_fast.llm.ledger import Failure, Ledger
 from pie_fast.llm.prompts import Message, render
 from pie_fast.llm.request import Request, Sampling, content_hash
+from pie_fast.llm.retries import Retries
 from pie_fast.llm.spending import Budget, CountTokens, Price, Spent, characters_over_4
 from pie_fast.progress import Advance
 

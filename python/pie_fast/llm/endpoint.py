@@ -7,64 +7,26 @@ sees the text. Exceptions of the client hold the request, so none of them is cha
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 import tenacity
 from pydantic import BaseModel, Field, ValidationError
 
 from pie_fast.errors import PieFastError
+from pie_fast.llm.key import Key, host_of
 from pie_fast.llm.prompts import Message
+from pie_fast.llm.retries import Retries, seconds_of
 
 _OFFICIAL = "https://api.openai.com/v1"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 #: the server is busy, or was; everything from 500 on is too
 _PASSING = (408, 409, 429)
 #: no request will ever do better: key, payment, permission, address or model
 _USELESS = (401, 402, 403, 404)
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often and when to ask again.
-
-    Attributes:
-        attempts: Requests for one answer, the first included.
-        first: Seconds before the second; they double from then on, and up to `first` more
-            seconds are drawn at random, so that requests do not come back together.
-        longest: Seconds, at most, between two.
-        patience: A server that asks for more seconds than this (``Retry-After``) is given up.
-        invalid: How often an answer that is not as asked is asked again.
-        in_a_row: After so many questions that failed one after another, all is given up.
-    """
-
-    attempts: int = 6
-    first: float = 1.0
-    longest: float = 60.0
-    patience: float = 600.0
-    invalid: int = 2
-    in_a_row: int = 20
-
-    def __post_init__(self) -> None:
-        least = {
-            "attempts": 1,
-            "first": 0,
-            "longest": 0,
-            "patience": 0,
-            "invalid": 0,
-            "in_a_row": 1,
-        }
-        for name, bound in least.items():
-            if not getattr(self, name) >= bound:  # neither is NaN
-                raise PieFastError(f"{name} is {getattr(self, name)}, must be at least {bound}")
 
 
 class UnusableError(PieFastError):
@@ -135,26 +97,6 @@ class _Reply(BaseModel):
     usage: _Usage | None = None
 
 
-class _Key:
-    """A key that no message, repr or traceback shows."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def __repr__(self) -> str:
-        return "<key>"
-
-    def client(self, base_url: str, timeout: float) -> openai.OpenAI:
-        """A client that sends it."""
-        return openai.OpenAI(
-            api_key=self._value or "none", base_url=base_url, timeout=timeout, max_retries=0
-        )
-
-    def hidden(self, text: str) -> str:
-        """`text` without it."""
-        return text.replace(self._value, "***") if self._value else text
-
-
 class Endpoint:
     """An OpenAI-compatible server.
 
@@ -180,7 +122,7 @@ class Endpoint:
             raise PieFastError(f"timeout is {timeout} s, must be above 0")
         self.model, self.retries = model, retries
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
-        self._key = _Key(_key(key_variable, _host(self.base_url)))
+        self._key = Key(key_variable, host_of(self.base_url))
         self._client = self._key.client(self.base_url, timeout)
         self.reached = False
 
@@ -291,48 +233,12 @@ def _completion(reply: _Reply, attempts: int) -> Completion:
     )
 
 
-def _host(base_url: str) -> str:
-    try:
-        parts = urlsplit(base_url)
-        host, credentials = parts.hostname, parts.username or parts.password or parts.query
-        parts.port  # noqa: B018 (reading it checks it)
-    except ValueError:
-        host = credentials = None
-    if credentials:
-        raise PieFastError(
-            "base_url has a user, a password or a query; the key comes from the environment only"
-        )
-    if host is None or parts.scheme not in ("http", "https"):
-        raise PieFastError(f"base_url is {base_url!r}, must be http(s)://HOST[:PORT]/PATH")
-    return host
-
-
-def _key(variable: str, host: str) -> str:
-    key = os.environ.get(variable, "").strip()
-    if not key and host not in _LOOPBACK:
-        raise PieFastError(f"{host} needs a key in the environment variable {variable}")
-    return key
-
-
 def _error(state: tenacity.RetryCallState) -> BaseException | None:
     return None if state.outcome is None else state.outcome.exception()
 
 
 def _asked_to_wait(error: BaseException | None) -> float:
-    """Seconds of the answer's ``Retry-After``, a number or a date; 0 where it has none."""
+    """Seconds of the answer's ``Retry-After``; 0 where it has none."""
     if not isinstance(error, openai.APIStatusError):
         return 0.0
-    told = error.response.headers.get("retry-after", "")
-    try:
-        seconds = float(told)
-    except ValueError:
-        seconds = _seconds_until(told)
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
-
-
-def _seconds_until(date: str) -> float:
-    """Seconds until a date of HTTP; 0 for what is none."""
-    try:
-        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a zone
-        return 0.0
+    return seconds_of(error.response.headers.get("retry-after", ""))

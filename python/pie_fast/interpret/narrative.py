@@ -253,9 +253,9 @@ def _phrase(same: Sequence[_Told]) -> str:
         for name, values in _conditions(feature.one):
             for value in values if name == family else ():
                 weights[value] += feature.effect
-    values = sorted(weights, key=lambda value: -weights[value])  # equals stay as the rules say
+    listed = sorted(weights, key=lambda value: -weights[value])  # equals stay as the rules say
     role = _value("role", of[0]) if family == EARLIER else ""
-    return _PHRASES[family].format(values=_listed(family, values), role=role)
+    return _PHRASES[family].format(values=_listed(family, listed), role=role)
 
 
 def _listed(family: str, values: Sequence[Any]) -> str:

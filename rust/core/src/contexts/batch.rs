@@ -1,13 +1,10 @@
-//! Sequences that come together, and one walk over the activations of a group of features.
+//! Sequences that come together.
 
-use super::GROUP;
 use super::feature::{Feature, Peak, bin, magnitude};
+use super::firing::Firing;
 use crate::error::{Error, Result};
 use crate::workers::Workers;
 use std::ops::Range;
-
-/// Numbers that are looked at for NaN by one worker at a time.
-const CHECKED: usize = 1 << 16;
 
 /// Activations of all features at all positions of some sequences.
 #[derive(Debug, Clone, Copy)]
@@ -68,53 +65,35 @@ impl<'a> Batch<'a> {
         self.first..self.first + (self.ptr.len() as u64 - 1)
     }
 
+    /// Where each feature fires.
+    ///
     /// # Errors
     /// A value that is not finite, wherever it is; of several the first.
-    pub(super) fn check_finite(&self, workers: &Workers) -> Result<()> {
-        let mut pieces: Vec<&[f32]> = self.values.chunks(CHECKED).collect();
-        workers.each(&mut pieces, |i, piece| {
-            // A sum that the compiler makes many of at once; it is NaN as soon as one is not finite.
-            if piece.iter().map(|value| u32::from(!value.is_finite())).sum::<u32>() == 0 {
-                return Ok(());
-            }
-            let at = i * CHECKED + piece.iter().position(|value| !value.is_finite()).unwrap_or(0);
-            let (row, column) = (at / self.n_features, at % self.n_features);
-            let value = self.values[at];
-            Err(Error::argument(format!("values[{row}, {column}] is {value}, must be finite")))
-        })
+    pub(super) fn firing(&self, workers: &Workers) -> Result<Firing> {
+        Firing::of(self.values, self.counted, self.n_features, workers)
     }
 
-    /// Show `features`, of the columns from `column` on, every sequence, and note in `firing`
-    /// `[features, n_words]` the bits of the positions where each fires.
-    pub(super) fn walk(&self, column: usize, features: &mut [Feature], firing: &mut [u64]) {
-        let n_words = firing.len() / features.len();
+    /// Show every sequence to the `feature` of a column.
+    pub(super) fn show(&self, feature: &mut Feature, column: usize, firing: &Firing) {
         for (sequence, ends) in self.sequences().zip(self.ptr.windows(2)) {
             let rows = ends[0] as usize..ends[1] as usize;
-            let mut strongest = [0u32; GROUP];
-            let mut peak_row = [0; GROUP];
-            for row in rows.clone().filter(|&row| self.counted[row]) {
-                let start = row * self.n_features + column;
-                let line = &self.values[start..start + features.len()];
-                for (i, &value) in line.iter().enumerate().filter(|(_, value)| **value != 0.0) {
-                    firing[i * n_words + row / 64] |= 1 << (row % 64);
-                    // Checked to be finite, but the caller's array may have changed since.
-                    if let Some(count) = features[i].histogram.get_mut(bin(value)) {
-                        *count += 1;
-                    }
-                    if magnitude(value) > strongest[i] {
-                        (strongest[i], peak_row[i]) = (magnitude(value), row);
-                    }
+            let mut strongest = 0;
+            let mut peak = Peak { sequence, position: 0, value: 0.0 };
+            for row in firing.positions(column, rows.clone()) {
+                let value = self.values[row * self.n_features + column];
+                // Checked to be finite, but the caller's array may have changed since.
+                if let Some(count) = feature.histogram.get_mut(bin(value)) {
+                    *count += 1;
+                }
+                if magnitude(value) > strongest {
+                    strongest = magnitude(value);
+                    (peak.position, peak.value) = ((row - rows.start) as u32, value);
                 }
             }
-            for (i, feature) in features.iter_mut().enumerate() {
-                if strongest[i] == 0 {
-                    feature.silent(sequence);
-                    continue;
-                }
-                let value = self.values[peak_row[i] * self.n_features + column + i];
-                let position = (peak_row[i] - rows.start) as u32;
-                let peak = Peak { sequence, position, value };
-                feature.active(peak, || self.column(column + i, rows.clone()));
+            if strongest == 0 {
+                feature.silent(sequence);
+            } else {
+                feature.active(peak, || self.column(column, rows.clone()));
             }
         }
     }

@@ -20,7 +20,7 @@
 pub mod batch;
 mod check;
 mod feature;
-mod pairs;
+mod firing;
 mod seen;
 mod smallest;
 mod state;
@@ -42,9 +42,6 @@ const BIN_SHIFT: u32 = 20;
 
 /// The most features: their pairs take 8 GiB.
 pub const MAX_FEATURES: usize = 1 << 15;
-
-/// Features that are walked together: one cache line of a row.
-const GROUP: usize = 16;
 
 /// Numbers of a batch below which handing out the work costs more than doing it.
 const SMALL: usize = 1 << 19;
@@ -108,26 +105,22 @@ impl Collector {
     /// A batch of another number of features, sequences that were added before, counts above
     /// `i64::MAX`.
     pub fn add(&mut self, batch: &Batch<'_>, threads: Option<usize>) -> Result<()> {
-        let (k, n_tokens) = (self.n_features(), batch.n_tokens());
+        let k = self.n_features();
         if batch.n_features() != k {
             let columns = batch.n_features();
             let message = format!("values have {columns} columns, must be the {k} features");
             return Err(Error::argument(message));
         }
-        let workers = Workers::new(threads, k * n_tokens < SMALL)?;
-        batch.check_finite(&workers)?;
+        let workers = Workers::new(threads, k * batch.n_tokens() < SMALL)?;
+        let firing = batch.firing(&workers)?;
         self.seen.check(&batch.sequences())?;
         self.counted = self.counted_with(batch.n_counted())?;
         self.seen.insert(batch.sequences());
-        let n_words = n_tokens.div_ceil(u64::BITS as usize).max(1);
-        let mut firing = vec![0u64; k * n_words];
-        let features = self.features.chunks_mut(GROUP);
-        let mut groups: Vec<_> = features.zip(firing.chunks_mut(GROUP * n_words)).collect();
-        workers.each(&mut groups, |i, (features, firing)| {
-            batch.walk(i * GROUP, features, firing);
+        workers.each(&mut self.features, |i, feature| {
+            batch.show(feature, i, &firing);
             Ok(())
         })?;
-        pairs::count(&firing, n_words, k, &mut self.pairs, &workers)
+        firing.count_pairs(&mut self.pairs, &workers)
     }
 
     /// Take over what another collector has of other sequences. After an error nothing has changed.

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from pie_fast.behaviors import TASKS, load_behavior
+from pie_fast.corpora.sources import open_corpus
+from pie_fast.corpora.windows import Windows
 from pie_fast.data import demo_model_path
 from pie_fast.errors import BehaviorError, CorpusError
 from pie_fast.interpret import Corpus
 from pie_fast.interpret.corpus_hash import corpus_hash
-from pie_fast.interpret.sources import open_corpus
-from pie_fast.interpret.windows import Windows
 
 BOS = 0
 TEXT = "Alice and Bob went to the store.\nBob gave a book to Alice.\n"
@@ -121,7 +121,7 @@ def test_windows_join_up_to_what_was_cut(ids: list[int], room: int, n_first: int
 def test_long_documents_and_lines_come_in_pieces(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pie_fast.interpret.documents._PIECE", 16)
+    monkeypatch.setattr("pie_fast.corpora.documents._PIECE", 16)
     words = " ".join(f"naïve{i}" for i in range(40))
     file = write(tmp_path / "a.txt", words, "\n\nend")
     corpus = open_corpus([file], tokenizer)
@@ -250,6 +250,6 @@ def test_the_hash_is_of_tokens_borders_and_counted() -> None:
 
 
 def test_sources_import_no_torch() -> None:
-    code = "import sys, pie_fast.interpret.sources; print('torch' in sys.modules)"
+    code = "import sys, pie_fast.corpora.sources; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

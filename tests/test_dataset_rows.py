@@ -14,9 +14,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from hub_server import serving
+from pie_fast.corpora.sources import open_corpus
 from pie_fast.data import demo_model_path
 from pie_fast.errors import CorpusError
-from pie_fast.interpret.sources import open_corpus
 
 TEXTS = ["Alice went to the store.", "", "Bob went home."]
 IDS = [[0, 5, 6], [], [7]]
@@ -76,7 +76,7 @@ OPEN = """
 import sys
 from transformers import AutoTokenizer
 from pie_fast.errors import CorpusError
-from pie_fast.interpret.sources import open_corpus
+from pie_fast.corpora.sources import open_corpus
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 for spec in sys.argv[2:]:
     try:

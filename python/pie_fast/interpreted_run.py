@@ -249,4 +249,4 @@ def interpretations_of(content: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-__all__ = ["EXPLANATIONS", "INTERPRETATION", "InterpretedRun", "Interpretation"]
+__all__ = ["EXPLANATIONS", "INTERPRETATION", "Interpretation", "InterpretedRun"]

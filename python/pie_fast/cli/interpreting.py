@@ -65,7 +65,8 @@ def interpret(
         bool, typer.Option("--fade", help="Also rate the labels by the language model (costly).")
     ] = False,
     n_rated: Annotated[
-        int, typer.Option("--rated", callback=at_least(1), help="Texts rated a feature (FADE: 500).")
+        int,
+        typer.Option("--rated", callback=at_least(1), help="Texts rated a feature (FADE: 500)."),
     ] = 100,
     base_url: Annotated[
         str | None,

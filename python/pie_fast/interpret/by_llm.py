@@ -116,7 +116,9 @@ def with_llm(
         told = asking.run()
     reporter.note(f"{choices.model}: {chat.spent.told(chat.price)}")
     if chat.failures:
-        reporter.note(f"{len(chat.failures)} questions have no answer, the first: {chat.failures[0]}")
+        reporter.note(
+            f"{len(chat.failures)} questions have no answer, the first: {chat.failures[0]}"
+        )
     return told, {
         "model": choices.model,
         "dry_run": False,
@@ -170,7 +172,9 @@ class _Asking:
     def _scores(self, one: Interpretation) -> dict[str, Any]:
         """Detection and fuzzing, on contexts that the label was not made from."""
         k = self.circuit.place_of(one.feature)
-        n = self.choices.n_scored + self.circuit.choices.n_contexts  # the scorer drops what is shown
+        n = (
+            self.choices.n_scored + self.circuit.choices.n_contexts
+        )  # the scorer drops what is shown
         contexts = shown_contexts(self.circuit.collected, k, n, self.model.host.tokenizer)
         active = [c for c in contexts if c.kind != "silent"]
         silent = [c for c in contexts if c.kind == "silent"]

@@ -12,7 +12,7 @@ Nothing here is as wide as the dictionary: `reads` counts what was read of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,15 @@ from pie_fast.interpret.collected import Collected
 from pie_fast.interpret.collecting import collect
 from pie_fast.interpret.contexts import Corpus
 from pie_fast.interpret.edges import Edges, feature_edges
-from pie_fast.interpret.explained import Explained, TokenLists, explain, token_lists
+from pie_fast.interpret.explained import token_lists
 from pie_fast.interpret.narrative import Narrative, narrate
 from pie_fast.interpret.reads import Reads
 from pie_fast.interpret.rule_tests import RuleTests
 from pie_fast.interpret.summary import Summary, summary
 from pie_fast.interpret.vocabulary import Vocabulary
-from pie_fast.interpretation import Interpretation, Link, TopContext
+from pie_fast.interpretation import Interpretation
 from pie_fast.model import Replacer
 from pie_fast.progress import Reporter
-from pie_fast.types import FeatureId
 
 
 @dataclass(frozen=True)

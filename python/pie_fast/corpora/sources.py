@@ -4,10 +4,10 @@
     ioi, docstring, ...         one of them
     FILE.jsonl[#FIELD]          one object a line, FIELD text or a list of token ids
     hf:NAME[:CONFIG][@SPLIT][#COLUMN], FOLDER[@SPLIT][#COLUMN], FILE.parquet[#COLUMN]
-                                a HuggingFace dataset, see `pie_fast.interpret.dataset_rows`
+                                a HuggingFace dataset, see `pie_fast.corpora.dataset_rows`
     any other file              text, its documents between blank lines
 
-Prompts stay whole. Texts and lists of ids are cut into windows, see `pie_fast.interpret.windows`. A
+Prompts stay whole. Texts and lists of ids are cut into windows, see `pie_fast.corpora.windows`. A
 sequence that was there already is left out: it would stand on both sides of a train and test split.
 """
 
@@ -20,11 +20,11 @@ from reprlib import repr
 from typing import Any
 
 from pie_fast.behaviors import TASKS, Behavior, load_behavior
+from pie_fast.corpora.dataset_rows import FILES, HUB, dataset_rows
+from pie_fast.corpora.documents import documents, records
+from pie_fast.corpora.windows import Tokens, Windows
 from pie_fast.errors import BehaviorError, CorpusError
 from pie_fast.interpret.contexts import Corpus
-from pie_fast.interpret.dataset_rows import FILES, HUB, dataset_rows
-from pie_fast.interpret.documents import documents, records
-from pie_fast.interpret.windows import Tokens, Windows
 
 BUILTIN = "builtin"
 

@@ -1,4 +1,4 @@
-"""Interpret a circuit: one pass over a corpus serves all K features, and everything follows from it.
+"""Interpret a circuit: one pass over a corpus serves all K features; the rest follows from it.
 
     contexts    where each fires, how strongly, and with which others         one forward pass
     tokens      what it raises and lowers                                     write vectors of the K
@@ -7,7 +7,7 @@
     quality     FADE's measures of those rules, on positions                  steered runs of the K
     narrative   the circuit layer by layer
 
-Nothing here is as wide as the dictionary: `reads` counts what was read of it.
+Nothing here is as wide as the dictionary: encoder and decoder rows are read of the K only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
@@ -28,7 +28,6 @@ from pie_fast.interpret.contexts import Corpus
 from pie_fast.interpret.edges import Edges, feature_edges
 from pie_fast.interpret.explained import token_lists
 from pie_fast.interpret.narrative import Narrative, narrate
-from pie_fast.interpret.reads import Reads
 from pie_fast.interpret.rule_tests import RuleTests
 from pie_fast.interpret.summary import Summary, summary
 from pie_fast.interpret.vocabulary import Vocabulary
@@ -79,7 +78,6 @@ class CircuitInterpretation:
         collected: What the pass over the corpus kept.
         edges: Which feed which.
         narrative: The circuit layer by layer.
-        reads: What was read of the CLT, and sequences run.
         choices: How much was looked at.
     """
 
@@ -87,8 +85,17 @@ class CircuitInterpretation:
     collected: Collected
     edges: Edges
     narrative: Narrative
-    reads: Reads
     choices: Choices
+
+    def place_of(self, feature: Any) -> int:
+        """Where a feature stands in `collected`."""
+        return self.edges.features.index(feature)
+
+    def labelled(self, interpretations: Sequence[Interpretation]) -> CircuitInterpretation:
+        """The same with other words; the story is told anew from them."""
+        return replace(
+            self, interpretations=tuple(interpretations), narrative=narrate(interpretations)
+        )
 
     @property
     def quality(self) -> dict[str, Summary]:
@@ -113,9 +120,8 @@ class CircuitInterpretation:
                 "n_sequences": corpus.n_prompts,
                 "n_tokens": len(corpus.tokens),
                 "n_counted": int(corpus.counted_mask.sum()),
-                "sources": _counts(corpus.sources or ()),
+                "sources": dict(Counter(corpus.sources or ())),
             },
-            "reads": asdict(self.reads),
             "choices": asdict(self.choices),
         }
 
@@ -127,6 +133,7 @@ def interpret_circuit(
     prompts: Sequence[Prompt],
     corpus: Corpus,
     *,
+    fresh: Sequence[Prompt] = (),
     metric: str = "logit-diff",
     choices: Choices | None = None,
     folder: str | Path | None = None,
@@ -140,6 +147,7 @@ def interpret_circuit(
         fap_scores: `[K]` signed FAP scores of the same features.
         prompts: Of the behaviour: edges and steering run on them.
         corpus: Natural text to find contexts in, see `pie_fast.corpora.open_corpus`.
+        fresh: Prompts that are not in the corpus, for rules that no edit can make hold.
         metric: Of the behaviour, for the edges to it.
         choices: How much is looked at.
         folder: Where the pass over the corpus is saved, and gone on with; None: nowhere.
@@ -153,19 +161,11 @@ def interpret_circuit(
     choices, reporter = choices or Choices(), reporter or Reporter()
     order = _order(feature_ids, fap_scores)
     ids, scores = np.asarray(feature_ids)[order], np.asarray(fap_scores)[order]
-    read: list[Reads] = []
+    vocabulary = Vocabulary(model.host.tokenizer)
     with reporter.stage("corpus") as advance:
         collected = collect(
-            model,
-            corpus,
-            ids,
-            folder=folder,
-            progress=advance,
-            note=reporter.note,
-            report=read.append,
+            model, corpus, ids, folder=folder, progress=advance, note=reporter.note
         )
-    vocabulary = Vocabulary(model.host.tokenizer)
-    tokens = token_lists(model, ids.tolist(), choices.n_tokens, vocabulary)
     with reporter.stage("edges") as advance:
         edges = feature_edges(
             model,
@@ -175,18 +175,25 @@ def interpret_circuit(
             batch_size=choices.batch_size,
             progress=advance,
         )
+    tokens = token_lists(model, ids.tolist(), choices.n_tokens, vocabulary)
     with reporter.stage("rules") as advance:
-        explained = _explain_all(collected, tokens, vocabulary, advance)
-    tests = RuleTests(model, prompts[: choices.steered_prompts], choices.n_concept, choices.seed)
+        explained = []
+        for k, lists in enumerate(tokens):
+            explained.append(explain_sampled(collected.sampled(k), lists, vocabulary))
+            advance(k + 1, len(tokens))
+    tests = RuleTests(
+        model, prompts[: choices.steered_prompts], fresh, choices.n_concept, choices.seed
+    )
     with reporter.stage("quality") as advance:
-        quality = tests.run(ids, collected, explained, tokens, advance)
+        quality = tests.run(collected, explained, tokens, advance)
     found = [
         replace(
-            _shown(model, k, collected, explained[k], choices, vocabulary),
-            fap_score=float(scores[k]),
-            promoted=tokens[k].promoted,
-            suppressed=tokens[k].suppressed,
-            coactive=_coactive(collected, edges.features, k, choices.n_links),
+            interpretation_of(edges.features[k], float(scores[k]), explained[k], tokens[k]),
+            contexts=shown_contexts(collected, k, choices.n_contexts, vocabulary),
+            density=float(collected.density[k]),
+            histogram=collected.histogram(k, choices.n_bins),
+            n_active_prompts=int(np.count_nonzero(collected.peaks(k))),
+            coactive=_coactive(collected, edges, k, choices.n_links),
             fed_by=edges.strongest(k, choices.n_links)[0],
             feeds=edges.strongest(k, choices.n_links)[1],
             quality=quality[k],
@@ -194,11 +201,43 @@ def interpret_circuit(
         for k in range(len(ids))
     ]
     as_asked = tuple(found[k] for k in np.argsort(order).tolist())
-    return CircuitInterpretation(
-        as_asked,
-        collected,
-        edges,
-        narrate(as_asked),
-        sum([*read, *tests.reads, _write_rows(model, ids)], Reads()),
-        choices,
+    return CircuitInterpretation(as_asked, collected, edges, narrate(as_asked), choices)
+
+
+def shown_contexts(
+    collected: Collected, k: int, n: int, vocabulary: Vocabulary
+) -> tuple[TopContext, ...]:
+    """Contexts of feature number `k` with their tokens as text, at most `n` of each kind."""
+    return tuple(
+        TopContext(
+            tuple(map(vocabulary.text, collected.corpus.tokens_of(one.sequence).tolist())),
+            one.peak,
+            one.activation,
+            one.kind,
+            tuple(one.activations.tolist()),
+            one.source,
+        )
+        for one in collected.contexts(k, n)
     )
+
+
+def _order(feature_ids: ArrayLike, fap_scores: ArrayLike) -> NDArray[np.int64]:
+    ids, scores = np.asarray(feature_ids), np.asarray(fap_scores)
+    if ids.shape != scores.shape or ids.ndim != 1 or len(ids) == 0:
+        raise PieFastError(
+            f"feature_ids has shape {list(ids.shape)} and fap_scores {list(scores.shape)}; "
+            "they must be equally many, at least one"
+        )
+    order = np.argsort(ids, kind="stable")
+    again = np.flatnonzero(np.diff(ids[order]) == 0)
+    if again.size:
+        raise PieFastError(f"feature {ids[order][again[0]]} is there twice")
+    return order
+
+
+def _coactive(collected: Collected, edges: Edges, k: int, n: int) -> tuple[Link, ...]:
+    """The features that fire most often where this one fires; none that never do."""
+    share = collected.coactive_share[k].copy()
+    share[k] = 0
+    order = np.argsort(-share, kind="stable")[:n]
+    return tuple(Link(edges.features[i], float(share[i])) for i in order if share[i] > 0)

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from pie_fast.interpret.collected import Sampled
 from pie_fast.interpret.contexts import Activity
 from pie_fast.interpret.facts import Facts
 from pie_fast.interpret.rules import Rule, mine_rule
 from pie_fast.interpret.sentence import label
 from pie_fast.interpret.vocabulary import Vocabulary
-from pie_fast.interpretation import TokenEffect
+from pie_fast.interpretation import Interpretation, TokenEffect
+from pie_fast.types import FeatureId
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,16 @@ class Explained:
         activity: Its activations there.
         rule: Where it fires; None where it fires too rarely to tell.
         label: The sentence.
+        weights: ``[n_prompts]`` float64, how many prompts each of the contexts stands for.
+        record: The rule in plain values.
     """
 
     facts: Facts
     activity: Activity
     rule: Rule | None
     label: str
+    weights: NDArray[np.float64]
+    record: dict[str, Any] | None
 
 
 def explain(
@@ -63,9 +70,38 @@ def explain(
         weights: ``[n_prompts]`` floats, how many prompts each one stands for; 1 if not given.
     """
     own = facts.with_promoted([one.token_id for one in tokens.promoted])
-    rule = mine_rule(own, activity, weights)
+    n = activity.corpus.n_prompts
+    weight = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+    rule = mine_rule(own, activity, weight)
     said = label(rule, activity, own, vocabulary, tokens.promoted, tokens.suppressed)
-    return Explained(own, activity, rule, said)
+    record = None if rule is None else rule.to_dict(vocabulary)
+    return Explained(own, activity, rule, said, weight, record)
+
+
+def explain_sampled(sampled: Sampled, tokens: TokenLists, vocabulary: Vocabulary) -> Explained:
+    """The same on what a pass over a corpus drew of a feature's sequences."""
+    facts = Facts.of(sampled.corpus, vocabulary)
+    return explain(facts, sampled.activity, tokens, vocabulary, sampled.weights)
+
+
+def interpretation_of(
+    feature: FeatureId, fap_score: float, explained: Explained, tokens: TokenLists
+) -> Interpretation:
+    """What rule and tokens say of a feature."""
+    rule, activity = explained.rule, explained.activity
+    return Interpretation(
+        feature=feature,
+        fap_score=fap_score,
+        label=explained.label,
+        layer=feature.layer,
+        positions=activity.positions,
+        promoted=tokens.promoted,
+        suppressed=tokens.suppressed,
+        label_quality=None if rule is None else rule.held_out.f1,
+        n_active_prompts=activity.n_active_prompts,
+        rule=explained.record,
+        density=activity.density,
+    )
 
 
 def token_lists(

@@ -48,11 +48,20 @@ CIRCUIT = [
 
 def test_a_planted_circuit_is_told() -> None:
     assert narrate(CIRCUIT).text == (
-        "Layers 0-1 (4 features, 65% of the effect): 2 mark S2 (the repeated name) (50%) and "
-        "1 carries which token was IO (the name that comes once) (10%); "
-        "1 does something else (5%).\n"
+        "Layers 0-1 (4 features, 65% of the effect): 2 mark S2 (the repeated name) (50%). Of the "
+        "others 1 carries which token was IO (the name that comes once) (10%) and 1 marks tokens "
+        "that are number (5%).\n"
         "Layer 3 (2 features, 35% of the effect): 1 carries which token was IO (the name that "
-        "comes once) (20%) and 1 marks the end of the prompt (15%)."
+        "comes once) (20%). Of the others 1 marks the end of the prompt (15%)."
+    )
+
+
+def test_what_is_left_unsaid_is_counted() -> None:
+    many = [feature(0, n, 6.0 - n, rule((f"family{n}", [1]))) for n in range(6)]
+    assert narrate(many).text == (
+        "Layer 0 (6 features, 100% of the effect): 1 goes by family0 (29%). Of the others "
+        "1 goes by family1 (24%), 1 goes by family2 (19%) and 1 goes by family3 (14%); "
+        "2 do something else (14%)."
     )
 
 

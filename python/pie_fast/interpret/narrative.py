@@ -3,8 +3,8 @@
     theme      what a feature does in one phrase: the condition of its rule's first term that
                says most ("marks S2"), else its label; rules that hold poorly are no theme
     group      neighbouring layers whose strongest theme is the same
-    sentence   a group's two strongest themes, each with how many features have it and which
-               share of the circuit's |effect| they carry, and what is left unsaid
+    sentences  a group's strongest theme, then a few more, each with how many features have it
+               and which share of the circuit's |effect| they carry, and what is left unsaid
 
 Strongest is the larger sum of |FAP score|. Shares are of the whole circuit, so that a reader sees
 how much of it a sentence covers.
@@ -24,7 +24,7 @@ from pie_fast.interpret.sentence import _ROLES
 from pie_fast.interpretation import Interpretation
 
 #: themes of a group that are told; the rest is counted
-TOLD = 2
+TOLD = 4
 
 #: a rule whose average precision, held out, is below says too little to tell of
 CLEAR = 0.5
@@ -230,8 +230,11 @@ def _story(group: Sequence[_Told], total: float) -> LayerStory:
 def _sentence(first: int, last: int, statements: Sequence[Statement], share: float) -> str:
     layers = f"Layer {first}" if first == last else f"Layers {first}-{last}"
     n = sum(len(statement.features) for statement in statements)
-    told = [_counted(statement) for statement in statements[:TOLD]]
-    text = f"{layers} ({_features(n)}, {share:.0%} of the effect): {' and '.join(told)}"
+    strongest, *others = (_counted(statement) for statement in statements[:TOLD])
+    text = f"{layers} ({_features(n)}, {share:.0%} of the effect): {strongest}."
+    if not others:
+        return text
+    text += f" Of the others {', '.join(others[:-1])}{' and ' * (len(others) > 1)}{others[-1]}"
     rest = statements[TOLD:]
     if rest:
         n_rest, left = sum(len(s.features) for s in rest), sum(s.share for s in rest)

@@ -17,12 +17,17 @@ from pie_fast.interpretation import Interpretation
 from pie_fast.types import FeatureId
 
 
-def rule(*conditions: tuple[str, list[Any]], score: float = 0.9) -> dict[str, Any]:
-    return {
-        "text": "a rule",
-        "conditions": [{"family": family, "values": values} for family, values in conditions],
-        "held_out": {"average_precision": score, "f1": 0.0},
-    }
+def rule(*conditions: tuple[str, list[Any]], score: float | None = 0.9) -> dict[str, Any]:
+    """A rule of one term; its texts are its values, quoted where they are of tokens."""
+    term = [
+        {
+            "family": family,
+            "values": list(range(len(values))),
+            "texts": [f'"{v}"' if "token" in family else str(v) for v in values],
+        }
+        for family, values in conditions
+    ]
+    return {"text": "a rule", "terms": [term], "held_out": {"average_precision": score}}
 
 
 def feature(layer: int, index: int, effect: float, of: Any = None, **known: Any) -> Interpretation:
@@ -43,11 +48,20 @@ CIRCUIT = [
 
 def test_a_planted_circuit_is_told() -> None:
     assert narrate(CIRCUIT).text == (
-        "Layers 0-1 (4 features, 65% of the effect): 2 mark S2 (the repeated name) (50%) and "
-        "1 carries which token was IO (the name that comes once) (10%); "
-        "1 does something else (5%).\n"
+        "Layers 0-1 (4 features, 65% of the effect): 2 mark S2 (the repeated name) (50%). Of the "
+        "others 1 carries which token was IO (the name that comes once) (10%) and 1 marks tokens "
+        "that are number (5%).\n"
         "Layer 3 (2 features, 35% of the effect): 1 carries which token was IO (the name that "
-        "comes once) (20%) and 1 marks the end of the prompt (15%)."
+        "comes once) (20%). Of the others 1 marks the end of the prompt (15%)."
+    )
+
+
+def test_what_is_left_unsaid_is_counted() -> None:
+    many = [feature(0, n, 6.0 - n, rule((f"family{n}", [1]))) for n in range(6)]
+    assert narrate(many).text == (
+        "Layer 0 (6 features, 100% of the effect): 1 goes by family0 (29%). Of the others "
+        "1 goes by family1 (24%), 1 goes by family2 (19%) and 1 goes by family3 (14%); "
+        "2 do something else (14%)."
     )
 
 
@@ -63,10 +77,16 @@ def test_statements_name_their_features_strongest_first() -> None:
     ("conditions", "phrase"),
     [
         ([("token", [" to", " a", ",", ".", "x"])], '(" to", " a", ",", "." and 1 more)'),
-        ([("token", [5])], "marks certain tokens (token 5)"),
         ([("previous_token", [" to"])], 'marks what follows certain tokens (" to")'),
-        ([("previous_role", ["place", "IO"])], "what follows the place or IO (the name"),
-        ([("class", ["number", "punctuation"])], "tokens that are a number or a punctuation mark"),
+        (
+            [("previous_role", ["place", "IO"])],
+            "what follows place or IO (the name that comes once)",
+        ),
+        ([("class", ["a number", "a comma"])], "marks tokens that are a number or a comma"),
+        ([("due", [" a"])], "carries which token comes next by repetition"),
+        ([("promoted", [True])], "marks tokens that the same feature raises"),
+        ([("next_promoted", [True])], "marks what comes before a token that the same feature"),
+        ([("previous_pair", ["a b"])], "marks what follows certain pairs of tokens (a b)"),
         ([("repeat", [True]), ("token", [" a"])], "marks tokens seen earlier in the prompt"),
         ([("repeated_pair", [True])], "marks tokens that complete a pair seen earlier"),
         ([("after_repeat", [True])], "marks what follows a token seen earlier"),
@@ -80,10 +100,19 @@ def test_every_family_has_words(conditions: list[tuple[str, list[Any]]], phrase:
 
 
 def test_rules_that_hold_poorly_are_not_told() -> None:
-    weak = feature(0, 1, 1.0, rule(("role", ["S2"]), score=0.49))
-    assert narrate([weak]).layers[0].statements[0].text == "follow no clear rule"
-    unscored = {"conditions": [{"family": "last", "values": [True]}]}
+    for score in (0.49, None):
+        weak = feature(0, 1, 1.0, rule(("role", ["S2"]), score=score))
+        assert narrate([weak]).layers[0].statements[0].text == "follow no clear rule"
+    unscored = {"terms": [[{"family": "last", "values": [True]}]]}
     assert "end of the prompt" in narrate([feature(0, 1, 1.0, unscored)]).text
+
+
+def test_the_first_term_makes_the_theme() -> None:
+    of = rule(("last", [True]))
+    of["terms"].append(S2["terms"][0])
+    assert "1 marks the end of the prompt" in narrate([feature(0, 1, 1.0, of)]).text
+    empty = {"terms": []}
+    assert "follows no clear rule" in narrate([feature(0, 1, 1.0, empty)]).text
 
 
 def test_labels_of_others_are_told_where_there_is_no_rule() -> None:
@@ -103,10 +132,11 @@ def test_nothing_and_no_effect() -> None:
     [
         (Interpretation(FeatureId(0, 1), 1.0), "L0:1 has no layer"),
         (feature(0, 1, math.nan), "L0:1 has the effect nan"),
-        (feature(0, 1, 1.0, {"conditions": [{"values": []}]}), "rule of L0:1 .*family and values"),
-        (feature(0, 1, 1.0, {"conditions": 3}), "rule of L0:1"),
-        (feature(0, 1, 1.0, rule(("role", [["S2"]]))), "rule of L0:1"),
-        (feature(0, 1, 1.0, {"held_out": {"f1": "high"}}), "rule of L0:1"),
+        (feature(0, 1, 1.0, {"terms": [[{"values": []}]]}), "rule of L0:1 .*family and values"),
+        (feature(0, 1, 1.0, {"terms": 3}), "rule of L0:1"),
+        (feature(0, 1, 1.0, {}), "rule of L0:1"),
+        (feature(0, 1, 1.0, {"terms": [], "held_out": {}}), "rule of L0:1"),
+        (feature(0, 1, 1.0, {"terms": [], "held_out": {"average_precision": "high"}}), "rule of"),
     ],
 )
 def test_what_cannot_be_told_is_refused(bad: Interpretation, message: str) -> None:

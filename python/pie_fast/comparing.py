@@ -19,7 +19,7 @@ from pie_fast.errors import PieFastError
 N_BOOTSTRAP = 1000
 
 #: settings that say where a run was, not what it did
-_PLACES = ("device", "batch_size", "batch")
+_PLACES = ("device", "batch_size")
 
 
 @dataclass(frozen=True, slots=True)

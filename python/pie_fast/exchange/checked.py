@@ -101,7 +101,13 @@ class Record(NamedTuple):
 
 def is_text(value: str) -> bool:
     """Whether a text can be written as UTF-8: JSON can spell half a character."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_integer(value: object) -> TypeGuard[int]:

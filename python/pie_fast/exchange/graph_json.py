@@ -42,7 +42,6 @@ def graph_to_dict(graph: Graph) -> dict[str, Any]:
             "transcoder_list": [],
             "prompt_tokens": list(graph.prompt_tokens),
             "prompt": graph.prompt,
-            "node_threshold": None,
             "schema_version": SCHEMA_VERSION,
             **graph.info,
         },

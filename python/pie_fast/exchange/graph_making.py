@@ -142,7 +142,7 @@ def circuit_graph(
         tuple(nodes),
         links,
         tuple(group for group in supernodes if group[1]),
-        dict(info or {}),
+        {"node_threshold": 1.0, **(info or {})},  # viewers prune from here on by influence
     )
     return with_influence(graph)
 

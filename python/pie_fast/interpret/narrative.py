@@ -1,10 +1,10 @@
 """A short story of a circuit, layer by layer, from what its features' rules say.
 
-    theme      what a feature does in one phrase: the condition of its rule that says most
-               ("marks S2"), else its label; rules that hold poorly are no theme
+    theme      what a feature does in one phrase: the condition of its rule's first term that
+               says most ("marks S2"), else its label; rules that hold poorly are no theme
     group      neighbouring layers whose strongest theme is the same
-    sentence   a group's two strongest themes, each with how many features have it and which
-               share of the circuit's |effect| they carry, and what is left unsaid
+    sentences  a group's strongest theme, then a few more, each with how many features have it
+               and which share of the circuit's |effect| they carry, and what is left unsaid
 
 Strongest is the larger sum of |FAP score|. Shares are of the whole circuit, so that a reader sees
 how much of it a sentence covers.
@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pie_fast.errors import PieFastError
-from pie_fast.interpret.facts import EARLIER, is_of_tokens
-from pie_fast.interpret.sentence import _CLASSES, _ROLES
+from pie_fast.interpret.facts import EARLIER
+from pie_fast.interpret.sentence import _ROLES
 from pie_fast.interpretation import Interpretation
 
 #: themes of a group that are told; the rest is counted
-TOLD = 2
+TOLD = 4
 
-#: a rule whose held-out score is below says too little to tell of
+#: a rule whose average precision, held out, is below says too little to tell of
 CLEAR = 0.5
 
 #: values of a theme that are spelled out, and characters of a label
@@ -36,11 +36,15 @@ _SPELLED, _QUOTED = 4, 80
 _PHRASES = {
     "role": "mark {values}",
     EARLIER: "carry which token was {role}",
+    "due": "carry which token comes next by repetition",
     "repeat": "mark tokens seen earlier in the prompt",
     "repeated_pair": "mark tokens that complete a pair seen earlier",
     "after_repeat": "mark what follows a token seen earlier",
     "previous_role": "mark what follows {values}",
+    "next_promoted": "mark what comes before a token that the same feature raises",
+    "promoted": "mark tokens that the same feature raises",
     "class": "mark tokens that are {values}",
+    "previous_pair": "mark what follows certain pairs of tokens ({values})",
     "previous_token": "mark what follows certain tokens ({values})",
     "token": "mark certain tokens ({values})",
     "last": "mark the end of the prompt",
@@ -122,9 +126,9 @@ def narrate(interpretations: Iterable[Interpretation]) -> Narrative:
     """Tell what a circuit does, layer by layer.
 
     Args:
-        interpretations: Of its features, in any order. A `rule` is a mapping with `conditions`
-            (each with `family` and `values`, as `pie_fast.interpret.facts` names them) and
-            `held_out` (scores; `average_precision` counts, else `f1`).
+        interpretations: Of its features, in any order. A `rule` is a mapping with `terms`, lists
+            of conditions (each with a `family` as `pie_fast.interpret.facts` names them, `values`,
+            and `texts` of the values), and `held_out`, of which `average_precision` counts.
 
     Raises:
         PieFastError: A feature without a layer, an effect that is not finite, or a rule of
@@ -165,7 +169,7 @@ def _theme(one: Interpretation) -> tuple[Any, ...]:
         for name, values in conditions:
             if name == family:
                 apart = family in ("role", "previous_role", "class")
-                return (family, *sorted(map(str, values))) if apart else (family,)
+                return (family, *sorted(values)) if apart else (family,)
             if family == EARLIER and name.startswith(EARLIER):
                 return (EARLIER, name.removeprefix(EARLIER))
     if conditions:  # of families that are not told of here
@@ -175,21 +179,25 @@ def _theme(one: Interpretation) -> tuple[Any, ...]:
     return ("none",)
 
 
-def _conditions(one: Interpretation) -> list[tuple[str, tuple[Any, ...]]]:
-    """Family and values of each condition; none where there is no rule that holds."""
+def _conditions(one: Interpretation) -> list[tuple[str, tuple[str, ...]]]:
+    """Family and values as text, of each condition of the rule's first term.
+
+    None where there is no rule, or where it holds poorly or was not seen on held-out prompts.
+    """
     rule = one.rule
     if rule is None:
         return []
     try:
-        held_out: Mapping[str, Any] = rule.get("held_out") or {}
-        score = held_out.get("average_precision", held_out.get("f1"))
-        found = [(str(c["family"]), tuple(c["values"])) for c in rule.get("conditions", ())]
-        hash(tuple(found))  # values are counted, so a list is none
-        return found if score is None or score >= CLEAR else []
+        score = rule.get("held_out", {"average_precision": 1.0})["average_precision"]
+        if score is None or score < CLEAR:
+            return []
+        terms: Sequence[Any] = rule["terms"]
+        first = terms[0] if terms else ()
+        return [(str(c["family"]), tuple(map(str, c.get("texts", c["values"])))) for c in first]
     except (AttributeError, KeyError, TypeError) as error:
         raise PieFastError(
-            f"the rule of {one.feature} is {dict(rule)!r}; it must have conditions, each with "
-            "family and values, and scores in held_out"
+            f"the rule of {one.feature} is {dict(rule)!r}; it must have terms of conditions, each "
+            "with family and values, and average_precision in held_out"
         ) from error
 
 
@@ -222,8 +230,11 @@ def _story(group: Sequence[_Told], total: float) -> LayerStory:
 def _sentence(first: int, last: int, statements: Sequence[Statement], share: float) -> str:
     layers = f"Layer {first}" if first == last else f"Layers {first}-{last}"
     n = sum(len(statement.features) for statement in statements)
-    told = [_counted(statement) for statement in statements[:TOLD]]
-    text = f"{layers} ({_features(n)}, {share:.0%} of the effect): {' and '.join(told)}"
+    strongest, *others = (_counted(statement) for statement in statements[:TOLD])
+    text = f"{layers} ({_features(n)}, {share:.0%} of the effect): {strongest}."
+    if not others:
+        return text
+    text += f" Of the others {', '.join(others[:-1])}{' and ' * (len(others) > 1)}{others[-1]}"
     rest = statements[TOLD:]
     if rest:
         n_rest, left = sum(len(s.features) for s in rest), sum(s.share for s in rest)
@@ -248,33 +259,28 @@ def _phrase(same: Sequence[_Told]) -> str:
         return f"are labelled {_cut(of[0])}"
     if family == "other":
         return f"go by {' and '.join(of)}"
-    weights: dict[Any, float] = defaultdict(float)
+    weights: dict[str, float] = defaultdict(float)
     for feature in same:
         for name, values in _conditions(feature.one):
             for value in values if name == family else ():
                 weights[value] += feature.effect
     listed = sorted(weights, key=lambda value: -weights[value])  # equals stay as the rules say
-    role = _value("role", of[0]) if family == EARLIER else ""
-    return _PHRASES[family].format(values=_listed(family, listed), role=role)
-
-
-def _listed(family: str, values: Sequence[Any]) -> str:
-    shown = [_value(family, value) for value in values[:_SPELLED]]
-    if len(values) > _SPELLED:
-        return f"{', '.join(shown)} and {len(values) - _SPELLED} more"
-    return " or ".join(shown)
-
-
-def _value(family: str, value: Any) -> str:
-    if is_of_tokens(family):
-        return f'"{value}"' if isinstance(value, str) else f"token {value}"
-    if family == "class":
-        return _CLASSES.get(str(value), str(value))
     if family in ("role", "previous_role"):
-        gloss = _ROLES.get(str(value))
-        name = f"the {value}" if str(value).islower() else str(value)
-        return name if gloss is None else f"{name} ({gloss})"
-    return str(value)
+        listed = [_role(value) for value in listed]
+    role = _role(f"the {of[0]}" if of[0].islower() else of[0]) if family == EARLIER else ""
+    return _PHRASES[family].format(values=_listed(listed), role=role)
+
+
+def _listed(values: Sequence[str]) -> str:
+    if len(values) > _SPELLED:
+        return f"{', '.join(values[:_SPELLED])} and {len(values) - _SPELLED} more"
+    return " or ".join(values)
+
+
+def _role(name: str) -> str:
+    """A role with its meaning, where its name says little."""
+    gloss = _ROLES.get(name)
+    return name if gloss is None else f"{name} ({gloss})"
 
 
 def _cut(label: str) -> str:

@@ -75,17 +75,23 @@ class Verdicts(Answer):
     ratings: dict[str, Literal[0, 1]]
 
 
-class LayerText(Answer):
+class LayerAnswer(Answer):
     """What some neighbouring layers do."""
 
     layers: Layers
     text: Prose
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last layer."""
+        first, _, last = self.layers.partition("-")
+        return int(first), int(last or first)
+
 
 class Narration(Answer):
     """A circuit by layer, and in short."""
 
-    layers: tuple[LayerText, ...] = Field(min_length=1)
+    layers: tuple[LayerAnswer, ...] = Field(min_length=1)
     summary: Prose
 
 

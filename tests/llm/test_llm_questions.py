@@ -71,6 +71,7 @@ def test_a_template_refuses_to_leave_a_gap() -> None:
         '```json\n{"label": "a", "reason": "b"}\n```',
         'Here it is:\n```\n{"label": "a", "reason": "b"}\n```\nGood?',
         '```json\n{"label": 1}\n```\n```JSON\n{"label": "a", "reason": "b"}\n```',
+        '<think>{"label": 1}\n```json\n{}\n```</think>\n{"label": "a", "reason": "b"}',
         '{"label": " a\\n", "reason": "b\\u001b"}',
     ],
 )
@@ -91,6 +92,11 @@ def test_json_is_found(text: str) -> None:
 def test_other_answers_are_not_taken(answer: Any, where: str) -> None:
     with pytest.raises(InvalidAnswerError, match=where):
         parse(json.dumps(answer), Explanation)
+
+
+def test_a_label_may_be_about_anything() -> None:
+    label = "the token </think> or a fence ```json"
+    assert parse(json.dumps({"label": label, "reason": "r"}), Explanation).label == label
 
 
 def test_a_label_is_one_printable_line() -> None:

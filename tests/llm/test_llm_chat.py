@@ -126,6 +126,15 @@ def test_an_unusable_endpoint_stops_with_one_request(tmp_path: Path, status: int
     assert raised.value.__cause__ is None and raised.value.__context__ is None
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_one_question_that_is_forbidden_later_ends_nothing(tmp_path: Path, status: int) -> None:
+    script = lambda body, n: Reply(status=status) if "concept 5" in about(body) else Reply()  # noqa: E731
+    with serving(script) as server, chatting(server, tmp_path, concurrency=1) as chat:
+        answers = chat.ask_all(QUESTIONS)
+    assert [i for i, answer in enumerate(answers) if answer is None] == [5]
+    assert chat.failures[0].attempts == 1
+
+
 def test_nobody_there_is_told_at_once(tmp_path: Path) -> None:
     with serving() as server:
         pass

@@ -48,8 +48,9 @@ def test_the_key_is_sent_and_never_told(
     with serving(indiscreet) as server:
         with chatting(server, tmp_path, key_variable=variable, note=told.append) as chat:
             answers = chat.ask_all(QUESTIONS[:5])
-            with pytest.raises(PieFastError) as raised:
-                chat.ask_all(QUESTIONS[5:6])
+        refused = chatting(server, tmp_path, key_variable=variable)
+        with refused as another, pytest.raises(PieFastError) as raised:
+            another.ask_all(QUESTIONS[5:6])
         assert all(headers["authorization"] == f"Bearer {KEY}" for headers in server.headers)
     assert [answer is None for answer in answers] == [False, False, True, True, True]
     assert "***" in str(raised.value) and "***" in chat.failures[1].reason

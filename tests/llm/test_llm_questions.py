@@ -18,6 +18,7 @@ from pie_fast.interpretation import Link, Measure, TokenEffect, TopContext
 from pie_fast.llm import LlmExplainer, LlmNarrator, LlmRater, LlmScorer, LlmWriter
 from pie_fast.llm.answers import Explanation, InvalidAnswerError, Narration, parse
 from pie_fast.llm.explainer import shown_context, strength
+from pie_fast.llm.narrator import LayerText
 from pie_fast.llm.prompts import data, render
 from pie_fast.types import FeatureId
 
@@ -70,6 +71,7 @@ def test_a_template_refuses_to_leave_a_gap() -> None:
         '```json\n{"label": "a", "reason": "b"}\n```',
         'Here it is:\n```\n{"label": "a", "reason": "b"}\n```\nGood?',
         '```json\n{"label": 1}\n```\n```JSON\n{"label": "a", "reason": "b"}\n```',
+        '<think>{"label": 1}\n```json\n{}\n```</think>\n{"label": "a", "reason": "b"}',
         '{"label": " a\\n", "reason": "b\\u001b"}',
     ],
 )
@@ -90,6 +92,11 @@ def test_json_is_found(text: str) -> None:
 def test_other_answers_are_not_taken(answer: Any, where: str) -> None:
     with pytest.raises(InvalidAnswerError, match=where):
         parse(json.dumps(answer), Explanation)
+
+
+def test_a_label_may_be_about_anything() -> None:
+    label = "the token </think> or a fence ```json"
+    assert parse(json.dumps({"label": label, "reason": "r"}), Explanation).label == label
 
 
 def test_a_label_is_one_printable_line() -> None:
@@ -134,7 +141,7 @@ def test_labels_and_what_they_replace(tmp_path: Path) -> None:
         one, two = LlmExplainer(chat).explain([feature(1), feature(2, rule=None)])
     assert one.label == "about [' John', ' Mary']" and one.explainer == "openai:tiny"
     assert one.rule == {"conditions": ["x"], "label": "rule 1", "label_quality": 0.5}
-    assert two.rule == {"label": "rule 2", "label_quality": 0.5}
+    assert two.rule is None
     assert one.label_quality is None  # it was the rule's
     assert one.contexts == feature(1).contexts
 
@@ -393,7 +400,7 @@ def test_scores_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_the_narrator_tells_layers_in_order(tmp_path: Path) -> None:
-    layers = [{"layers": "2-3", "text": "b"}, {"layers": "0-1", "text": "a"}]
+    layers = [{"layers": "2", "text": "b"}, {"layers": "0-1", "text": "a"}]
     answer = json.dumps({"layers": layers, "summary": "s"})
     circuit = [
         feature(21, feeds=(Link(FeatureId(3, 30), 1.0),)),
@@ -403,8 +410,9 @@ def test_the_narrator_tells_layers_in_order(tmp_path: Path) -> None:
     ]
     with serving(lambda body, n: Reply(answer)) as server, chatting(server, tmp_path) as chat:
         told = LlmNarrator(chat).narrate(circuit)
-    assert told is not None and told.layers == (("0-1", "a"), ("2-3", "b"))
-    assert (told.summary, told.narrator) == ("s", "openai:tiny")
+    assert told is not None and told.layers == (LayerText(0, 1, "a"), LayerText(2, 2, "b"))
+    assert told.text == str(told) == "layers 0-1: a\nlayer 2: b\ns"
+    assert told.to_dict()["narrator"] == "openai:tiny"
     (shown,) = data_of(server.requests[0])
     assert {layer: [u["unit"] for u in units] for layer, units in shown.items()} == {
         "unknown": ["L0:3"],

@@ -17,7 +17,7 @@ if _missing:
 
 from pie_fast.llm.client import Chat  # noqa: E402  (only when its libraries are there)
 from pie_fast.llm.explainer import LlmExplainer  # noqa: E402
-from pie_fast.llm.narrator import LlmNarrator, Narrative  # noqa: E402
+from pie_fast.llm.narrator import LlmNarrative, LlmNarrator  # noqa: E402
 from pie_fast.llm.raters import LlmRater, LlmWriter  # noqa: E402
 from pie_fast.llm.request import Sampling  # noqa: E402
 from pie_fast.llm.retries import Retries  # noqa: E402
@@ -28,11 +28,11 @@ __all__ = [
     "Budget",
     "Chat",
     "LlmExplainer",
+    "LlmNarrative",
     "LlmNarrator",
     "LlmRater",
     "LlmScorer",
     "LlmWriter",
-    "Narrative",
     "Price",
     "Retries",
     "Sampling",

@@ -75,17 +75,23 @@ class Verdicts(Answer):
     ratings: dict[str, Literal[0, 1]]
 
 
-class LayerText(Answer):
+class LayerAnswer(Answer):
     """What some neighbouring layers do."""
 
     layers: Layers
     text: Prose
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last layer."""
+        first, _, last = self.layers.partition("-")
+        return int(first), int(last or first)
+
 
 class Narration(Answer):
     """A circuit by layer, and in short."""
 
-    layers: tuple[LayerText, ...] = Field(min_length=1)
+    layers: tuple[LayerAnswer, ...] = Field(min_length=1)
     summary: Prose
 
 
@@ -96,12 +102,15 @@ class InvalidAnswerError(Exception):
 def parse(text: str, schema: type[A]) -> A:
     """Read an answer: JSON alone, or in a fenced block (the last one, should there be several).
 
+    What a model thinks aloud before, up to ``</think>``, is no part of it.
+
     Raises:
         InvalidAnswerError: It is neither, or does not fit the schema; says where.
     """
-    fenced = _FENCED.findall(text)
+    said = text if text.lstrip().startswith("{") else text.rpartition("</think>")[2]
+    fenced = _FENCED.findall(said)
     try:
-        return schema.model_validate_json(fenced[-1] if fenced else text.strip())
+        return schema.model_validate_json(fenced[-1] if fenced else said.strip())
     except ValidationError as error:
         told = [
             f"{'.'.join(map(str, part['loc'])) or 'answer'}: {part['msg']}"

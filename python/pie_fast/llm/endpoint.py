@@ -25,7 +25,7 @@ from pie_fast.llm.retries import Retries, seconds_of
 _OFFICIAL = "https://api.openai.com/v1"
 #: the server is busy, or was; everything from 500 on is too
 _PASSING = (408, 409, 429)
-#: no request will ever do better: key, payment, permission, address or model
+#: key, payment, permission, address or model: before the first answer, no request will do better
 _USELESS = (401, 402, 403, 404)
 
 
@@ -108,7 +108,7 @@ class Endpoint:
         retries: How often and when to ask again.
 
     Attributes:
-        reached: It has answered something.
+        reached: It has said something, an error at least.
 
     Raises:
         PieFastError: An address that is none or holds credentials, a time-out of 0, or no key; a
@@ -124,7 +124,7 @@ class Endpoint:
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
         self._key = Key(key_variable, host_of(self.base_url))
         self._client = self._key.client(self.base_url, timeout)
-        self.reached = False
+        self.reached = self._answered = False
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -169,10 +169,11 @@ class Endpoint:
         try:
             reply = retrying(once)
         except (openai.OpenAIError, ValidationError) as error:
-            problem: Exception = error
+            told = self._told(error, attempts)
         else:
+            self._answered = True
             return _completion(reply, attempts)
-        raise self._told(problem, attempts)  # outside of `except`: nothing is chained to it
+        raise told  # outside of `except`: nothing is chained to it
 
     def _once(self, body: dict[str, Any]) -> _Reply:
         create: Any = self._client.chat.completions.with_raw_response.create  # any field may go in
@@ -215,7 +216,7 @@ class Endpoint:
             reason = f"{str(error).rstrip('.')}{cause}"
         reason = " ".join(self._key.hidden(reason).split())[:300]
         useless = isinstance(error, openai.APIStatusError) and error.status_code in _USELESS
-        if useless or self._nobody_there(error):
+        if (useless and not self._answered) or self._nobody_there(error):
             unusable = UnusableError(f"{self.base_url}, model {self.model!r}: {reason}")
             unusable.attempts = attempts
             return unusable

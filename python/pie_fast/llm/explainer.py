@@ -56,8 +56,8 @@ class LlmExplainer:
     ) -> list[Interpretation]:
         """The same interpretations with labels of the language model.
 
-        The label so far, and its quality, go into ``rule``. Where the model gives no label the
-        interpretation stays as it is, and the chat's ``failures`` say why.
+        The label so far, and its quality, go into ``rule`` where there is one. Where the model
+        gives no label the interpretation stays as it is, and the chat's ``failures`` say why.
 
         Args:
             interpretations: With contexts; their labels are shown to neighbours as hints.
@@ -143,5 +143,7 @@ def _strongest(context: TopContext) -> float:
 
 def _labelled(one: Interpretation, label: str, model: str) -> Interpretation:
     """`one` with a language model's label; what the rule said is kept in ``rule``."""
-    kept = {"label": one.label, "label_quality": one.label_quality} | dict(one.rule or {})
-    return replace(one, label=label, label_quality=None, explainer=f"openai:{model}", rule=kept)
+    rule = one.rule
+    if rule is not None:
+        rule = {"label": one.label, "label_quality": one.label_quality} | dict(rule)
+    return replace(one, label=label, label_quality=None, explainer=f"openai:{model}", rule=rule)

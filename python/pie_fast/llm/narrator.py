@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pie_fast.interpretation import Interpretation
@@ -17,18 +17,51 @@ _TEMPLATE = "narrate.v1"
 
 
 @dataclass(frozen=True, slots=True)
-class Narrative:
+class LayerText:
+    """What neighbouring layers do.
+
+    Attributes:
+        first: The first of the layers.
+        last: The last.
+        text: A sentence or two.
+    """
+
+    first: int
+    last: int
+    text: str
+
+    def __str__(self) -> str:
+        layers = (
+            f"layer {self.first}" if self.first == self.last else f"layers {self.first}-{self.last}"
+        )
+        return f"{layers}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class LlmNarrative:
     """A circuit in words.
 
     Attributes:
-        layers: Layers (``0-1``, or ``3``) and what they do, in ascending order.
+        layers: Groups of layers, ascending.
         summary: All of it in short.
         narrator: What wrote it.
     """
 
-    layers: tuple[tuple[str, str], ...]
+    layers: tuple[LayerText, ...]
     summary: str
     narrator: str
+
+    @property
+    def text(self) -> str:
+        """A line a group of layers, and the summary."""
+        return "\n".join([*map(str, self.layers), self.summary])
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, ready for JSON."""
+        return asdict(self) | {"text": self.text}
 
 
 class LlmNarrator:
@@ -43,7 +76,7 @@ class LlmNarrator:
     def __init__(self, chat: Chat, *, n_links: int = 3, n_tokens: int = 3) -> None:
         self.chat, self._n_links, self._n_tokens = chat, n_links, n_tokens
 
-    def narrate(self, interpretations: Sequence[Interpretation]) -> Narrative | None:
+    def narrate(self, interpretations: Sequence[Interpretation]) -> LlmNarrative | None:
         """What features with labels do together.
 
         Returns:
@@ -65,9 +98,9 @@ class LlmNarrator:
         (answer,) = self.chat.ask_all([request])
         if answer is None:
             return None
-        told = sorted(answer.layers, key=lambda part: int(part.layers.partition("-")[0]))
-        return Narrative(
-            layers=tuple((part.layers, part.text) for part in told),
+        layers = sorted((part.span, part.text) for part in answer.layers)
+        return LlmNarrative(
+            layers=tuple(LayerText(first, last, text) for (first, last), text in layers),
             summary=answer.summary,
             narrator=f"openai:{self.chat.model}",
         )

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pie_fast.behaviors import Behavior, check_known, load_behavior
+from pie_fast.behaviors import Behavior, Prompt, check_known, known_behaviors, load_behavior
 from pie_fast.corpora import open_corpus
 from pie_fast.discover import versions
 from pie_fast.errors import PieFastError
 from pie_fast.exchange import apply_labels, read_labels, write_explanations
 from pie_fast.interpret.by_llm import LlmChoices, with_llm
 from pie_fast.interpret.circuit import Choices, CircuitInterpretation, interpret_circuit
-from pie_fast.interpretation import Interpretation
 from pie_fast.outputs import RESULT, write_json
 from pie_fast.replacement_model import ReplacementModel, load_model
 from pie_fast.types import FeatureId
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
     from pie_fast.progress import Reporter
 
 INTERPRETATION, EXPLANATIONS = "interpretation.json", "explanations.jsonl"
+
+#: prompts of a behaviour that are drawn anew, for rules that no edit can make hold
+N_FRESH = 100
 
 _NEEDED = {
     "model": str,
@@ -153,6 +155,7 @@ class InterpretedRun:
             scores,
             prompts,
             corpus,
+            fresh=self._fresh(found, loaded),
             metric=self.settings["metric"],
             choices=choices,
             folder=self.folder / "contexts",
@@ -195,6 +198,21 @@ class InterpretedRun:
             )
         found.check_fits(loaded.host.vocab_size, loaded.host.n_ctx)
         return found
+
+    @staticmethod
+    def _fresh(found: Behavior, loaded: ReplacementModel) -> tuple[Prompt, ...]:
+        """Other prompts of a built-in behaviour; none of a file."""
+        if found.name not in known_behaviors():
+            return ()
+        other = load_behavior(
+            found.name,
+            tokenizer=loaded.host.tokenizer,
+            seed=found.seed + 1,
+            n_selection=N_FRESH,
+            n_held_out=0,
+        )
+        known = {prompt.tokens for prompt in found.selection + found.held_out}
+        return tuple(prompt for prompt in other.selection if prompt.tokens not in known)
 
     def _write(
         self,
@@ -241,12 +259,3 @@ class InterpretedRun:
         if not isinstance(content, dict):
             raise PieFastError(f"{self._file}: holds a {type(content).__name__}, must be an object")
         return content
-
-
-def interpretations_of(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The records of an interpretation file."""
-    found: list[dict[str, Any]] = content["interpretations"]
-    return found
-
-
-__all__ = ["EXPLANATIONS", "INTERPRETATION", "Interpretation", "InterpretedRun"]

@@ -163,9 +163,7 @@ def interpret_circuit(
     ids, scores = np.asarray(feature_ids)[order], np.asarray(fap_scores)[order]
     vocabulary = Vocabulary(model.host.tokenizer)
     with reporter.stage("corpus") as advance:
-        collected = collect(
-            model, corpus, ids, folder=folder, progress=advance, note=reporter.note
-        )
+        collected = collect(model, corpus, ids, folder=folder, progress=advance, note=reporter.note)
     with reporter.stage("edges") as advance:
         edges = feature_edges(
             model,

@@ -111,9 +111,8 @@ class Facts:
         found["position"] = _ints(corpus.position)
         found["last"] = _flag(np.isin(np.arange(len(corpus.tokens)), corpus.ptr[1:] - 1))
         ordered = {name: found[name] for name in FAMILIES if name in found}
-        # a role that one token always plays tells prompts not apart
-        varied = {name: family for name, family in earlier.items() if len(family.values) > 1}
-        return cls(corpus, ordered | varied | late)
+        told = {name: family for name, family in (earlier | late).items() if family.values}
+        return cls(corpus, ordered | told)
 
     def with_promoted(self, tokens: Sequence[int]) -> Facts:
         """The same facts and the families of one feature.

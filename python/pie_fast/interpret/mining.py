@@ -25,7 +25,7 @@ from pie_fast.interpret.conditions import (
     value_cost,
 )
 from pie_fast.interpret.contexts import Bools, Ints
-from pie_fast.interpret.facts import Facts, Family, Value
+from pie_fast.interpret.facts import EARLIER, Facts, Family, Value
 from pie_fast.interpret.ranking import Doubles, Ranking
 
 #: conditions of a term
@@ -141,7 +141,9 @@ def _joined(term: Term, facts: Facts, ranking: Ranking, said: Bools) -> Iterator
     """The term and one more condition, for each family that it has none of."""
     among, used = term_holds(term, facts), {condition.family for condition in term}
     for name, family in facts.families.items():
-        if name not in used:
+        # a role that one token always plays tells prompts not apart
+        same = name.startswith(EARLIER) and len(family.values) < 2
+        if name not in used and not same:
             values = best_values(family, ranking, among, said, value_cost(name))
             if values:
                 yield (*term, Condition(name, values))

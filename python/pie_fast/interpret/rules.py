@@ -130,17 +130,28 @@ class Rule:
         }
 
 
-def mine_rule(facts: Facts, activity: Activity, weights: ArrayLike | None = None) -> Rule | None:
+def mine_rule(
+    facts: Facts,
+    activity: Activity,
+    weights: ArrayLike | None = None,
+    *,
+    at_least: int | None = None,
+    parts: tuple[int, int, int] = (MINING, CHOOSING, REPORTING),
+) -> Rule | None:
     """The rule that best says where a feature fires.
 
     Args:
         facts: Of the activity's corpus.
         activity: The feature's.
         weights: ``[n_prompts]`` floats, how many prompts each one stands for; 1 if not given.
+        parts: Those to mine, choose and report on. Any others overrate the rule; the control shows
+            by how much.
+        at_least: Choose among rules that hold, and do not hold, at so many positions of the
+            reporting part. That looks at the prompts there, not at what the feature does.
 
     Returns:
         The rule, or None where the feature fires in fewer than three prompts: then there are not
-        enough to mine, choose and report on.
+        enough to mine, choose and report on. None too where no rule holds often enough.
 
     Raises:
         PieFastError: Facts and activity are of different corpora, or weights do not fit them.
@@ -152,10 +163,17 @@ def mine_rule(facts: Facts, activity: Activity, weights: ArrayLike | None = None
         return None
     strength = strength_of(activity)
     mining, choosing = (
-        Ranking(strength, positions_in(activity, part), weight) for part in (MINING, CHOOSING)
+        Ranking(strength, positions_in(activity, part), weight) for part in parts[:2]
     )
-    terms = _choose(list(candidates(facts, mining)), facts, choosing)
-    at = positions_in(activity, REPORTING)
+    at = positions_in(activity, parts[2])
+    rules = list(candidates(facts, mining))
+    if at_least is not None:
+        counts = [int(any_holds(terms, facts)[at].sum()) for terms in rules]
+        kept = zip(rules, counts, strict=True)
+        rules = [r for r, n in kept if at_least <= n <= int(at.sum()) - at_least]
+    if not rules:
+        return None
+    terms = _choose(rules, facts, choosing)
     holds = any_holds(terms, facts)
     return Rule(terms, HeldOut.of(holds[at], strength[at], weight[at]))
 

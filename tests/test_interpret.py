@@ -226,10 +226,10 @@ def test_the_commonest_values_are_named_first():
 
 
 def test_long_sets_are_cut():
-    from pie_fast.interpret.rules import Condition
-    from pie_fast.interpret.sentence import describe
+    from pie_fast.interpret.conditions import Condition
+    from pie_fast.interpret.wording import describe
 
-    text = describe([Condition("token", tuple(range(1, 8)))], Vocabulary(None))
+    text = describe([(Condition("token", tuple(range(1, 8))),)], Vocabulary(None))
     assert text == "<1>, <2>, <3> or 4 others"
 
 

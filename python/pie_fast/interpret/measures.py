@@ -144,11 +144,11 @@ def _tally(
 ) -> tuple[Doubles, Doubles]:
     """Weight of the positives and of the negatives at each distinct score, largest score first."""
     truth, weight = _arrays(labels, weights)
-    _, group = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
-    return (
-        np.bincount(group, weights=weight * truth),
-        np.bincount(group, weights=weight * ~truth),
-    )
+    distinct, group = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
+    positive, negative = np.zeros(len(distinct)), np.zeros(len(distinct))
+    np.add.at(positive, group, weight * truth)
+    np.add.at(negative, group, weight * ~truth)
+    return positive, negative
 
 
 def _arrays(labels: ArrayLike, weights: ArrayLike | None) -> tuple[NDArray[np.bool_], Doubles]:

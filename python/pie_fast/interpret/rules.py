@@ -1,232 +1,225 @@
-"""Rules that say where a feature fires, mined on one half of the prompts, judged on the other.
+"""Rules that say where a feature fires: mined, chosen and reported on three parts of the prompts.
 
-    rule       conjunction of conditions; a condition is a family of facts and a set of its values
-    mining     for one family, the set of values with the best F1 (always a prefix of the
-               values by precision), cut where its tail does not pay for its words
-    beam       the best few single conditions are each joined with a second family, whose values
-               are mined again among the positions that the first leaves
-    choice     the candidate with the best F1 on the held-out half less `COST_*`; the empty rule
-               ("everywhere") is a candidate too, and wins where nothing else is worth its cost
+    mining      candidates (:mod:`pie_fast.interpret.mining`), on half of the prompts
+    choosing    the candidate worth most on a quarter, less what its words cost; the empty rule
+                ("everywhere") is one, and wins where nothing else is worth its cost
+    reporting   what is said of the rule is measured on the last quarter, which chose nothing
 
-Positions count, not prompts: every position of every prompt is either a firing or not. Nothing
-favours a rule but the choice among some dozens of candidates on the half that judges it. That is
-worth a few hundredths of F1 where the held-out half is small: activations shuffled over the
-positions of 64 prompts reached .02 to .04 more than firing at random.
+Positions count, not prompts. What a rule is worth is read off the strengths, not off a threshold:
+average precision of the positions where it holds (FADE's purity, on positions), corrected for
+chance, and the share of the feature's strength that these positions have. Activations shuffled
+over the positions are worth 0 in the mean; :mod:`pie_fast.interpret.control` looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.errors import PieFastError
-from pie_fast.interpret.contexts import Activity, Bools, Ints
-from pie_fast.interpret.facts import Facts, Family, Value, is_of_tokens
-
-#: what a condition must add to F1 to be worth saying
-COST_CONDITION = 0.02
-
-#: and what each value of its set after the first must add: one more word to read
-COST_VALUE = 0.02
-
-#: the same in families with thousands of values, whose sets name examples of something wider
-COST_TOKEN = 0.005
-
-#: single conditions that are joined with a second one
-BEAM = 4
+from pie_fast.interpret.conditions import Condition, Term, any_holds, cost_of
+from pie_fast.interpret.contexts import Activity, Bools
+from pie_fast.interpret.facts import Facts
+from pie_fast.interpret.measures import above_chance, average_precision
+from pie_fast.interpret.mining import candidates
+from pie_fast.interpret.parts import CHOOSING, MINING, REPORTING, positions_in
+from pie_fast.interpret.ranking import Ranking
+from pie_fast.interpret.vocabulary import Vocabulary
+from pie_fast.interpret.wording import describe, texts_of
 
 
 @dataclass(frozen=True)
-class Condition:
-    """One of `values` (those that matter most first) is the position's value in `family`."""
+class HeldOut:
+    """A rule on the positions of the reporting part, each weighted by its prompt.
 
-    family: str
-    values: tuple[Value, ...]
+    Attributes:
+        average_precision: Of the positions where the rule holds, ranked by ``|activation|``;
+            None where it holds at none of them, or at all.
+        above_chance: The same corrected for chance: 0 for a ranking that knows nothing.
+        prevalence: Share of the positions where the rule holds.
+        coverage: Share of the feature's strength that lies where the rule holds.
+        precision: Share of the positions where the rule holds at which it fires.
+        recall: Share of the positions where it fires at which the rule holds.
+        f1: Of precision and recall. All five are 0 where they have no denominator.
+        n_holds: Positions where the rule holds, not weighted.
+        n_fires: Positions where the feature fires.
+        n_positions: All positions.
+    """
 
-    @property
-    def cost(self) -> float:
-        """What it must add to F1."""
-        return COST_CONDITION + _value_cost(self.family) * (len(self.values) - 1)
-
-    def holds(self, facts: Facts) -> Bools:
-        """``[n_tokens]`` bool: where it holds; nowhere if the corpus lacks the family."""
-        family = facts.families.get(self.family)
-        if family is None:
-            return np.zeros(len(facts.corpus.tokens), dtype=bool)
-        return family.among(self.values)
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well a prediction fits: 0 where a ratio has no denominator."""
-
+    average_precision: float | None
+    above_chance: float | None
+    prevalence: float
+    coverage: float
     precision: float
     recall: float
     f1: float
+    n_holds: int
+    n_fires: int
+    n_positions: int
 
     @classmethod
-    def of(cls, predicted: Bools, fires: Bools) -> Score:
-        """Compare two ``[n]`` bool arrays."""
-        hits, said, there = (int(x.sum()) for x in (predicted & fires, predicted, fires))
+    def of(cls, holds: Bools, strength: NDArray[Any], weights: NDArray[np.float64]) -> HeldOut:
+        """Measure a prediction.
+
+        Args:
+            holds: ``[n]`` bool, where the rule holds.
+            strength: ``[n]`` floats, ``|activation|``.
+            weights: ``[n]`` float64.
+        """
+        fires = strength > 0
+        hits, said, there = (float(weights[x].sum()) for x in (holds & fires, holds, fires))
+        prevalence = _ratio(said, float(weights.sum()))
+        purity = average_precision(strength, holds, weights)
+        mass = weights * strength
         return cls(
-            hits / said if said else 0.0,
-            hits / there if there else 0.0,
-            2 * hits / (said + there) if said + there else 0.0,
+            average_precision=purity,
+            above_chance=None if purity is None else above_chance(purity, prevalence),
+            prevalence=prevalence,
+            coverage=_ratio(float(mass[holds].sum()), float(mass.sum())),
+            precision=_ratio(hits, said),
+            recall=_ratio(hits, there),
+            f1=_ratio(2 * hits, said + there),
+            n_holds=int(holds.sum()),
+            n_fires=int(fires.sum()),
+            n_positions=len(holds),
         )
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Where a feature fires, in conditions that all hold.
+    """Where a feature fires: where one of the terms holds.
 
     Attributes:
-        conditions: At most two; none means everywhere.
-        held_out: Measured on the prompts that it was not mined on.
-        base_f1: F1 of the empty rule there, what knowing nothing is worth.
+        terms: Each a conjunction of conditions; one empty term means everywhere.
+        held_out: Measured on prompts that neither mined nor chose it.
     """
 
-    conditions: tuple[Condition, ...]
-    held_out: Score
-    base_f1: float
+    terms: tuple[Term, ...]
+    held_out: HeldOut
 
     @property
-    def cost(self) -> float:
-        """What its words cost in the choice."""
-        return sum(condition.cost for condition in self.conditions)
+    def conditions(self) -> tuple[Condition, ...]:
+        """The conditions of all terms; none where the rule says nothing."""
+        return tuple(condition for term in self.terms for condition in term)
 
     def holds(self, facts: Facts) -> Bools:
-        """``[n_tokens]`` bool: where all conditions hold."""
-        return _holds(self.conditions, facts)
+        """``[n_tokens]`` bool: where it holds."""
+        return any_holds(self.terms, facts)
+
+    def to_dict(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        """Plain values, ready for JSON: the words, the terms, and what was measured."""
+        terms = [
+            [
+                {
+                    "family": condition.family,
+                    "values": [_plain(value) for value in condition.values],
+                    "texts": texts_of(condition, vocabulary),
+                }
+                for condition in term
+            ]
+            for term in self.terms
+        ]
+        return {
+            "text": describe(self.terms, vocabulary, spelled=None),
+            "terms": terms,
+            "held_out": asdict(self.held_out),
+        }
 
 
-def mine_rule(facts: Facts, activity: Activity) -> Rule | None:
+def mine_rule(
+    facts: Facts,
+    activity: Activity,
+    weights: ArrayLike | None = None,
+    *,
+    at_least: int | None = None,
+    parts: tuple[int, int, int] = (MINING, CHOOSING, REPORTING),
+) -> Rule | None:
     """The rule that best says where a feature fires.
 
     Args:
         facts: Of the activity's corpus.
         activity: The feature's.
+        weights: ``[n_prompts]`` floats, how many prompts each one stands for; 1 if not given.
+        parts: Those to mine, choose and report on. Any others overrate the rule; the control shows
+            by how much.
+        at_least: Choose among rules that hold, and do not hold, at so many positions of the
+            reporting part. That looks at the prompts there, not at what the feature does.
 
     Returns:
-        The rule, or None where the feature fires in fewer than two prompts: then there is
-        nothing to judge a rule on.
+        The rule, or None where the feature fires in fewer than three prompts: then there are not
+        enough to mine, choose and report on. None too where no rule holds often enough.
 
     Raises:
-        PieFastError: Facts and activity are of different corpora.
+        PieFastError: Facts and activity are of different corpora, or weights do not fit them.
     """
+    weight = weights_of_positions(activity, weights)
     if facts.corpus is not activity.corpus:
         raise PieFastError("the facts and the activity are of different corpora")
-    if activity.n_active_prompts < 2:
+    if activity.n_active_prompts < 3:
         return None
-    mining = split_prompts(activity)[facts.corpus.prompt]
-    fires, held_out = activity.fires, ~mining
-    base = Score.of(held_out[held_out], fires[held_out]).f1
-    names = list(facts.families)
-    best: tuple[tuple[float, float, list[int]], Rule] | None = None
-    for conditions in _candidates(facts, fires, mining):
-        score = Score.of(_holds(conditions, facts)[held_out], fires[held_out])
-        rule = Rule(conditions, score, base)
-        order = [names.index(condition.family) for condition in conditions]
-        # rounded: differences below 1e-9 are of the arithmetic, and the cheaper rule is better
-        key = (-round(score.f1 - rule.cost, 9), rule.cost, order)
-        if best is None or key < best[0]:
-            best = key, rule
-    assert best is not None, "the empty rule is always a candidate"
-    return best[1]
+    strength = strength_of(activity)
+    mining, choosing = (
+        Ranking(strength, positions_in(activity, part), weight) for part in parts[:2]
+    )
+    at = positions_in(activity, parts[2])
+    rules = list(candidates(facts, mining))
+    if at_least is not None:
+        counts = [int(any_holds(terms, facts)[at].sum()) for terms in rules]
+        kept = zip(rules, counts, strict=True)
+        rules = [r for r, n in kept if at_least <= n <= int(at.sum()) - at_least]
+    if not rules:
+        return None
+    terms = _choose(rules, facts, choosing)
+    holds = any_holds(terms, facts)
+    return Rule(terms, HeldOut.of(holds[at], strength[at], weight[at]))
 
 
-def split_prompts(activity: Activity) -> Bools:
-    """Which prompts rules are mined on: ``[n_prompts]`` bool, the others are held out.
-
-    Half of the prompts it fires in and half of the others, drawn by a fixed hash of their index:
-    generated behaviours alternate templates by parity, which halves by parity would keep apart.
-    """
-    corpus = activity.corpus
-    active = np.zeros(corpus.n_prompts, dtype=bool)
-    active[corpus.prompt[activity.at]] = True
-    order = np.lexsort((_hash(np.arange(corpus.n_prompts)), active))
-    mining = np.zeros(corpus.n_prompts, dtype=bool)
-    mining[order[::2]] = True
-    return mining
+def strength_of(activity: Activity) -> NDArray[np.float64]:
+    """``[n_tokens]`` float64, ``|activation|`` at every position."""
+    strength = np.zeros(len(activity.corpus.tokens))
+    strength[activity.at] = np.abs(activity.activation)
+    return strength
 
 
-def best_values(
-    family: Family, fires: Bools, among: Bools, n_firing: int, value_cost: float
-) -> tuple[Value, ...]:
-    """The set of values with the best F1, less a tail not worth its cost; empty if none fires.
+def weights_of_positions(activity: Activity, weights: ArrayLike | None) -> NDArray[np.float64]:
+    """Weights of prompts as weights of positions: ``[n_tokens]`` float64.
 
     Args:
-        family: The facts.
-        fires: ``[n_tokens]`` bool.
-        among: ``[n_tokens]`` bool, the positions that may be predicted.
-        n_firing: Positions to be found, whether or not they are in `among`.
-        value_cost: What each value after the first must add.
+        activity: Whose corpus it is.
+        weights: ``[n_prompts]`` floats, or None.
+
+    Raises:
+        PieFastError: Not one weight for each prompt, or one that is not finite and above 0.
     """
-    seen = among & (family.codes >= 0)
-    codes, n_values = family.codes[seen], len(family.values)
-    said = np.bincount(codes, minlength=n_values)
-    hits = np.bincount(codes[fires[seen]], minlength=n_values)
-    found = np.flatnonzero(hits)
-    if len(found) == 0:
-        return ()
-    by_precision = found[np.argsort(-hits[found] / said[found], kind="stable")]
-    f1 = _prefix_f1(hits[by_precision], said[by_precision], n_firing)
-    optimal = by_precision[: int(np.argmax(f1)) + 1]
-    # Within the best set, the values that matter most come first, and the cost cuts the tail.
-    gain = 2 * hits[optimal] - f1.max() * said[optimal]
-    ordered = optimal[np.argsort(-gain, kind="stable")]
-    f1 = _prefix_f1(hits[ordered], said[ordered], n_firing)
-    n = int(np.argmax(f1 - value_cost * np.arange(len(f1)))) + 1
-    return tuple(family.values[i] for i in ordered[:n].tolist())
+    corpus = activity.corpus
+    if weights is None:
+        return np.ones(len(corpus.tokens))
+    each = np.asarray(weights, dtype=np.float64)
+    if each.shape != (corpus.n_prompts,):
+        raise PieFastError(f"weights have shape {each.shape}; there are {corpus.n_prompts} prompts")
+    bad = ~(np.isfinite(each) & (each > 0))
+    if bad.any():
+        raise PieFastError(f"a prompt has weight {each[bad][0]}; weights are finite and above 0")
+    return each[corpus.prompt]
 
 
-def _candidates(facts: Facts, fires: Bools, mining: Bools) -> Iterator[tuple[Condition, ...]]:
-    """Every rule that is judged: the empty one, one for each family, and the joined ones."""
-    yield ()
-    n_firing = int((fires & mining).sum())
-    singles: list[tuple[float, Condition]] = []
-    for name, family in facts.families.items():
-        values = best_values(family, fires, mining, n_firing, _value_cost(name))
-        if values:
-            condition = Condition(name, values)
-            f1 = Score.of(condition.holds(facts)[mining], fires[mining]).f1
-            singles.append((f1 - condition.cost, condition))
-            yield (condition,)
-    singles.sort(key=lambda item: -item[0])  # stable: equals stay in the order of the families
-    for _, first in singles[:BEAM]:
-        among = mining & first.holds(facts)
-        for name, family in facts.families.items():
-            if name == first.family:
-                continue
-            values = best_values(family, fires, among, n_firing, _value_cost(name))
-            if values:
-                yield first, Condition(name, values)
+def _choose(rules: Sequence[tuple[Term, ...]], facts: Facts, ranking: Ranking) -> tuple[Term, ...]:
+    """The rule worth most less its cost; of equals the cheaper one, then the first."""
+    # rounded: differences below 1e-9 are of the arithmetic
+    keys = [
+        (-round(ranking.worth_of(any_holds(terms, facts)) - cost_of(terms), 9), cost_of(terms))
+        for terms in rules
+    ]
+    return rules[min(range(len(rules)), key=keys.__getitem__)]
 
 
-def _value_cost(family: str) -> float:
-    return COST_TOKEN if is_of_tokens(family) else COST_VALUE
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
 
 
-def _holds(conditions: Sequence[Condition], facts: Facts) -> Bools:
-    holds = np.ones(len(facts.corpus.tokens), dtype=bool)
-    for condition in conditions:
-        holds &= condition.holds(facts)
-    return holds
-
-
-def _prefix_f1(hits: Ints, said: Ints, n_firing: int) -> NDArray[np.float64]:
-    """``[n]`` float64: F1 of predicting the first value, the first two, ..."""
-    f1: NDArray[np.float64] = 2 * np.cumsum(hits) / (np.cumsum(said) + n_firing)
-    return f1
-
-
-def _hash(index: Ints) -> Ints:
-    """The splitmix64 finaliser: indices in an order that has nothing to do with the prompts."""
-    x = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    mixed = x ^ (x >> np.uint64(31))
-    # uint64 keys sort as they are; a signed view is only another fixed order
-    return mixed.view(np.int64)
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

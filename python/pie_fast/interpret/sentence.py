@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pie_fast.interpret.conditions import term_holds
 from pie_fast.interpret.contexts import Activity
-from pie_fast.interpret.facts import EARLIER, Facts, Value, is_of_tokens
-from pie_fast.interpret.rules import Condition, Rule
+from pie_fast.interpret.facts import Facts
+from pie_fast.interpret.rules import HeldOut, Rule
 from pie_fast.interpret.vocabulary import Vocabulary
+from pie_fast.interpret.wording import describe
 from pie_fast.interpretation import TokenEffect
 
 #: roles whose names say little by themselves
@@ -19,29 +21,7 @@ _ROLES = {
     "S2": "the repeated name",
 }
 
-_CLASSES = {
-    "blank": "a line break or indent",
-    "capitalised": "a capitalised word",
-    "lowercase": "a lower-case word",
-    "number": "a number",
-    "punctuation": "a punctuation mark",
-    "special": "a special token",
-}
-
-_FLAGS = {
-    "repeat": "seen earlier in the prompt",
-    "repeated_pair": "that completes a pair of tokens seen earlier",
-    "after_repeat": "after a token seen earlier in the prompt",
-    "last": "at the end of the prompt",
-}
-
-#: families that can be what the sentence says the feature fires on; the others modify it
-_NOUNS = ("token", "role", "class")
-
-#: values of a set that are spelled out
-_SPELLED = 4
-
-#: from this held-out F1 on the sentence says "fires on"; below, "tends to fire on"
+#: from this on, held out, the sentence says so without "tends to"
 _SURE = 0.8
 
 
@@ -53,20 +33,25 @@ def label(
     promoted: Sequence[TokenEffect] = (),
     suppressed: Sequence[TokenEffect] = (),
 ) -> str:
-    """The sentence, for example ``fires on S2 (the repeated name) in 97% of prompts [F1 .98]``."""
+    """The sentence, for example ``fires on S2 (the repeated name) in 97% of prompts [AP .98]``.
+
+    "Fires on" says that the rule finds where it fires (F1), "fires most on" that it finds where
+    the feature is strongest (average precision above chance), "tends to fire on" neither; "covers"
+    is the share of its strength that lies there. All are of prompts that had no say in the rule.
+
+    Args:
+        rule: None where the feature fires in too few prompts for one.
+        activity: The feature's.
+        facts: Of its corpus, the feature's own among them if the rule has any.
+        vocabulary: Texts of tokens.
+        promoted: Tokens that it raises, strongest first.
+        suppressed: Tokens that it lowers, strongest first.
+    """
     parts = [_where(rule, activity, facts, vocabulary)]
     for verb, tokens in (("raises", promoted[:3]), ("lowers", suppressed[:2])):
         if tokens:
             parts.append(f"{verb} {', '.join(vocabulary.quoted(t.token_id) for t in tokens)}")
     return "; ".join(parts)
-
-
-def describe(conditions: Sequence[Condition], vocabulary: Vocabulary, gloss: str = "") -> str:
-    """A rule's conditions as a noun phrase: ``" to" after " bottle"``."""
-    nouns = [c for name in _NOUNS for c in conditions if c.family == name]
-    subject = _values(nouns[0], vocabulary) + gloss if nouns else "any token"
-    rest = [_modifier(c, vocabulary) for c in conditions if c not in nouns[:1]]
-    return " ".join([subject, *rest])
 
 
 def _where(rule: Rule | None, activity: Activity, facts: Facts, vocabulary: Vocabulary) -> str:
@@ -75,20 +60,33 @@ def _where(rule: Rule | None, activity: Activity, facts: Facts, vocabulary: Voca
         why = " (only its baseline counts)" if activity.n_zero else ""
         return f"never fires on these {n_prompts} prompts{why}"
     if rule is None:
-        return f"fires in 1 of {n_prompts} prompts, on {_peak(activity, vocabulary)}"
-    quality = f"[F1 {_score(rule.held_out.f1)}]"
+        strongest = ", at its strongest on " if n_active > 1 else ", on "
+        return f"fires in {n_active} of {n_prompts} prompts{strongest}{_peak(activity, vocabulary)}"
     where = f"in {activity.share_of_prompts:.0%} of prompts"
     if not rule.conditions:
         share = f"{activity.density:.0%}" if activity.density >= 0.01 else "under 1%"
         tail = "on almost every token" if activity.density > _SURE else "by no rule found"
-        return f"fires on {share} of tokens {where}, {tail} {quality}"
-    verb = "fires" if rule.held_out.f1 >= _SURE else "tends to fire"
+        return f"fires on {share} of tokens {where}, {tail}"
     gloss = _gloss(rule, activity, facts, vocabulary)
-    return f"{verb} on {describe(rule.conditions, vocabulary, gloss)} {where} {quality}"
+    said = describe(rule.terms, vocabulary, gloss)
+    return f"{_verb(rule.held_out)} on {said} {where} {_quality(rule.held_out)}"
+
+
+def _verb(held_out: HeldOut) -> str:
+    if held_out.f1 >= _SURE:
+        return "fires"
+    return "fires most" if (held_out.above_chance or 0.0) >= _SURE else "tends to fire"
+
+
+def _quality(held_out: HeldOut) -> str:
+    precision = held_out.average_precision
+    if precision is None:
+        return "[not seen held out]"
+    return f"[AP {_score(precision)}, covers {held_out.coverage:.0%}]"
 
 
 def _peak(activity: Activity, vocabulary: Vocabulary) -> str:
-    """The token at the only peak, and the one before it."""
+    """The token at the strongest peak, and the one before it."""
     context = activity.peaks[0]
     tokens = activity.corpus.tokens_of(context.prompt)
     before = f" after {vocabulary.quoted(int(tokens[context.peak - 1]))}" if context.peak else ""
@@ -97,57 +95,17 @@ def _peak(activity: Activity, vocabulary: Vocabulary) -> str:
 
 def _gloss(rule: Rule, activity: Activity, facts: Facts, vocabulary: Vocabulary) -> str:
     """What a role is, for those who do not know its name: its meaning, or its usual token."""
-    families = [condition.family for condition in rule.conditions]
+    families = [condition.family for condition in rule.terms[0]]
     if "role" not in families or "token" in families:
         return ""
-    values = rule.conditions[families.index("role")].values
+    values = rule.terms[0][families.index("role")].values
     if len(values) == 1 and values[0] in _ROLES:
         return f" ({_ROLES[str(values[0])]})"
-    there = facts.corpus.tokens[rule.holds(facts) & activity.fires]
+    there = facts.corpus.tokens[term_holds(rule.terms[0], facts) & activity.fires]
     tokens, counts = np.unique(there, return_counts=True)
     if len(tokens) == 0 or counts.max() < 0.9 * counts.sum():
         return ""
     return f" ({vocabulary.quoted(int(tokens[counts.argmax()]))})"
-
-
-def _modifier(condition: Condition, vocabulary: Vocabulary) -> str:
-    if condition.family in _FLAGS:
-        return _FLAGS[condition.family]
-    if condition.family == "position":
-        return _position(condition.values)
-    if condition.family.startswith(EARLIER):
-        role = _role(condition.family.removeprefix(EARLIER))
-        return f"where {role} is {_values(condition, vocabulary)}"
-    before = {"previous_token": "after", "previous_role": "after", "class": "that is"}
-    return f"{before.get(condition.family, 'in the role')} {_values(condition, vocabulary)}"
-
-
-def _position(values: Sequence[Value]) -> str:
-    if tuple(values) == (0,):
-        return "at the start of the prompt"
-    return (
-        f"at position{'s' if len(values) > 1 else ''} {_listed([str(v) for v in sorted(values)])}"
-    )
-
-
-def _values(condition: Condition, vocabulary: Vocabulary) -> str:
-    if is_of_tokens(condition.family):
-        return _listed([vocabulary.quoted(int(value)) for value in condition.values])
-    if condition.family == "class":
-        return _listed([_CLASSES[str(value)] for value in condition.values])
-    return _listed([_role(str(value)) for value in condition.values])
-
-
-def _role(name: str) -> str:
-    """Roles are names (S2, A_doc) or plain words of the template (place, object)."""
-    return f"the {name}" if name.islower() else name
-
-
-def _listed(words: Sequence[str]) -> str:
-    if len(words) > _SPELLED:
-        shown = ", ".join(words[: _SPELLED - 1])
-        return f"{shown} or {len(words) - _SPELLED + 1} others"
-    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
 def _score(value: float) -> str:

@@ -1,4 +1,4 @@
-"""How good the interpretation of the demo circuits is: every row that it must reach, by one command.
+"""How good the interpretation of the demo circuits is: every row that it must reach.
 
     python examples/measure_interpretation.py OUT            # about three minutes
     python examples/measure_interpretation.py OUT --write    # also into the README
@@ -122,6 +122,11 @@ def circuit(model: ReplacementModel, name: str, out: Path, budget: int) -> Circu
     return Circuit(behavior, features, [row["fap_score"] for row in rows])
 
 
+def row(what: str, found: str, must: str) -> str:
+    """One line of the table."""
+    return f"| {what} | {found} | {must} |"
+
+
 def rules_row(circuits: Sequence[Circuit]) -> str:
     """How many features have a good rule."""
     cells = []
@@ -130,8 +135,10 @@ def rules_row(circuits: Sequence[Circuit]) -> str:
         raw = [h["average_precision"] if h else None for h in held]
         above = [h["above_chance"] if h else None for h in held]
         shares = [sum(v is not None and v >= GOOD for v in vs) / len(vs) for vs in (raw, above)]
-        cells.append(f"{one.behavior.name} {shares[0]:.0%} ({shares[1]:.0%} corrected for chance)")
-    return f"| features with a rule of held-out average precision >= {GOOD} | {', '.join(cells)} | >= 60% |"
+        told = f"{shares[0]:.0%} ({shares[1]:.0%} corrected for chance)"
+        cells.append(f"{one.behavior.name} {told}")
+    what = f"features with a rule of held-out average precision >= {GOOD}"
+    return row(what, ", ".join(cells), ">= 60%")
 
 
 def control_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
@@ -148,7 +155,8 @@ def control_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
         f"{name.removesuffix('_rule')} {a.mean:+.3f} ± {a.standard_error:.3f} ({a.n_runs} runs)"
         for name, a in averages(runs).items()
     ]
-    return f"| shuffled activations: mean of signed measures, 60 positives or more | {', '.join(cells)} | within .05 of 0 |"
+    what = "shuffled activations: mean of signed measures with 60 positives or more"
+    return row(what, ", ".join(cells), "within .05 of 0")
 
 
 def cost_row(circuits: Sequence[Circuit], padded: Sequence[Circuit]) -> str:
@@ -161,7 +169,8 @@ def cost_row(circuits: Sequence[Circuit], padded: Sequence[Circuit]) -> str:
         ]
         same = "equal" if told[0] == told[1] else f"against {told[1]}"
         cells.append(f"{one.behavior.name} {told[0]}: {same}")
-    return f"| encoder + decoder rows, forward + backward calls, at {TIMES} times the features | {'; '.join(cells)} | flat |"
+    what = f"encoder + decoder rows, forward + backward calls; at {TIMES} times the features"
+    return row(what, "; ".join(cells), "flat")
 
 
 def fade_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
@@ -190,7 +199,8 @@ def fade_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
             ours = quality["responsiveness_rule"].signed, quality["purity_rule"].value
             worst = max(worst, abs(ours[0] - signed), abs(ours[1] - pure))
             n += 2
-    return f"| FADE's numbers against scikit-learn | {n} numbers, largest difference {worst:.1e} | 1e-12 |"
+    told = f"{n} numbers, largest difference {worst:.1e}"
+    return row("FADE's numbers against scikit-learn", told, "1e-12")
 
 
 def server_row(circuits: Sequence[Circuit], cache: Path) -> str:
@@ -218,14 +228,16 @@ def server_row(circuits: Sequence[Circuit], cache: Path) -> str:
         again = len(server.requests) - before
         twice = sum(count - 1 for count in server.paid.values())
     n = sum(len(one.features) for one in circuits)
-    return (
-        f"| a server that fails 30% of its calls | {explained} of {n} features explained, {failed} "
-        f"reported; {before} requests, {twice} answers paid twice; run again: {again} requests "
-        "| all explained or reported, none paid twice |"
+    told = (
+        f"{explained} of {n} features explained, {failed} reported; {before} requests, {twice} "
+        f"answers paid twice; run again: {again} requests"
     )
+    must = "all explained or reported, none paid twice"
+    return row("a server that fails 30% of its calls, stopped halfway", told, must)
 
 
 def main() -> None:
+    """Measure, print, and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="where runs go")
     parser.add_argument("--budget", type=int, default=BUDGET)

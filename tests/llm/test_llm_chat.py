@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from llm_server import QUESTIONS, SOON, Body, Reply, about, chatting, serving, well
 from pie_fast.errors import PieFastError
 from pie_fast.llm import Chat, Price, Retries, Sampling
 from pie_fast.llm.answers import Ratings
 from pie_fast.llm.endpoint import UnusableError
 from pie_fast.llm.request import Request
+from scripted_server import QUESTIONS, SOON, Body, Reply, about, chatting, serving, well
 
 
 def test_answers_come_in_order_and_a_second_run_asks_nothing(tmp_path: Path) -> None:

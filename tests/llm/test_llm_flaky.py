@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from llm_features import context, feature
-from llm_server import Body, Reply, chatting, digest, serving
 from pie_fast.llm import LlmExplainer, Retries
+from scripted_server import Body, Reply, chatting, digest, serving
 
 FEATURES = [
     feature(i, contexts=(context(f"Mary and John {i}", 0.0, 0.0, 1.0, 2.0),)) for i in range(50)

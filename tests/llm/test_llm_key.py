@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_server import QUESTIONS, Body, Reply, about, chatting, right_answer, serving
 from pie_fast.errors import PieFastError
 from pie_fast.llm import Chat
+from scripted_server import QUESTIONS, Body, Reply, about, chatting, right_answer, serving
 
 KEY = "sk-a-key-that-nobody-may-see"
 

@@ -66,7 +66,7 @@ def interpret(
     ] = False,
     n_rated: Annotated[
         int,
-        typer.Option("--rated", callback=at_least(1), help="Texts rated a feature (FADE: 500)."),
+        typer.Option("--rated", callback=at_least(1), help="Texts rated a feature; FADE: 500."),
     ] = 100,
     base_url: Annotated[
         str | None,

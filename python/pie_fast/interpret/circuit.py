@@ -12,6 +12,7 @@ Nothing here is as wide as the dictionary: encoder and decoder rows are read of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,12 +27,12 @@ from pie_fast.interpret.collected import Collected
 from pie_fast.interpret.collecting import collect
 from pie_fast.interpret.contexts import Corpus
 from pie_fast.interpret.edges import Edges, feature_edges
-from pie_fast.interpret.explained import token_lists
+from pie_fast.interpret.explained import explain_sampled, interpretation_of, token_lists
 from pie_fast.interpret.narrative import Narrative, narrate
 from pie_fast.interpret.rule_tests import RuleTests
 from pie_fast.interpret.summary import Summary, summary
 from pie_fast.interpret.vocabulary import Vocabulary
-from pie_fast.interpretation import Interpretation
+from pie_fast.interpretation import Interpretation, Link, TopContext
 from pie_fast.model import Replacer
 from pie_fast.progress import Reporter
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from pie_fast.errors import PieFastError
 from pie_fast.interpret.facts import EARLIER
-from pie_fast.interpret.sentence import _ROLES
+from pie_fast.interpret.sentence import ROLES
 from pie_fast.interpretation import Interpretation
 
 #: themes of a group that are told; the rest is counted
@@ -279,7 +279,7 @@ def _listed(values: Sequence[str]) -> str:
 
 def _role(name: str) -> str:
     """A role with its meaning, where its name says little."""
-    gloss = _ROLES.get(name)
+    gloss = ROLES.get(name)
     return name if gloss is None else f"{name} ({gloss})"
 
 

@@ -72,7 +72,7 @@ class RuleTests:
             advance: Told of features done.
         """
         concepts = self._concepts(collected, explained, tokens)
-        found = []
+        found: list[dict[str, Measure]] = []
         for k, one in enumerate(explained):
             if one.rule is None:
                 found.append({})

@@ -15,7 +15,7 @@ from pie_fast.interpret.wording import describe
 from pie_fast.interpretation import TokenEffect
 
 #: roles whose names say little by themselves
-_ROLES = {
+ROLES = {
     "IO": "the name that comes once",
     "S1": "the first mention of the repeated name",
     "S2": "the repeated name",
@@ -99,8 +99,8 @@ def _gloss(rule: Rule, activity: Activity, facts: Facts, vocabulary: Vocabulary)
     if "role" not in families or "token" in families:
         return ""
     values = rule.terms[0][families.index("role")].values
-    if len(values) == 1 and values[0] in _ROLES:
-        return f" ({_ROLES[str(values[0])]})"
+    if len(values) == 1 and values[0] in ROLES:
+        return f" ({ROLES[str(values[0])]})"
     there = facts.corpus.tokens[term_holds(rule.terms[0], facts) & activity.fires]
     tokens, counts = np.unique(there, return_counts=True)
     if len(tokens) == 0 or counts.max() < 0.9 * counts.sum():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -36,23 +37,34 @@ def fail_at_random(body: Body, n: int, seed: int = 0) -> Reply:
     )
 
 
-def after(n: int) -> Callable[[int, int], None]:
-    """Ctrl-C once so many are done."""
+@dataclass
+class Stopped:
+    """Ctrl-C once 10 are done; after 30 requests the server waits for it, however slow we are."""
 
-    def advance(done: int, total: int) -> None:
-        if done == n:
+    seed: int
+    asked: int = 0
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def script(self, body: Body, n: int) -> Reply:
+        self.asked += 1
+        if self.asked > 30:
+            self.stopped.wait(20)
+        return fail_at_random(body, n, self.seed)
+
+    def advance(self, done: int, total: int) -> None:
+        if done == 10:
+            threading.Timer(0.1, self.stopped.set).start()  # when it has been told
             raise KeyboardInterrupt
-
-    return advance
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_it_is_stopped_goes_on_and_costs_nothing_again(tmp_path: Path, seed: int) -> None:
-    with serving(lambda body, n: fail_at_random(body, n, seed)) as server:
+    stopped_once = Stopped(seed)
+    with serving(stopped_once.script) as server:
         with chatting(server, tmp_path, retries=STEADY) as chat, pytest.raises(KeyboardInterrupt):
-            LlmExplainer(chat).explain(FEATURES, after(20))
+            LlmExplainer(chat).explain(FEATURES, stopped_once.advance)
         stopped = len(list(tmp_path.iterdir()))
-        assert 20 <= stopped == sum(server.paid.values()) < 50  # what was paid is on disk
+        assert 10 <= stopped == sum(server.paid.values()) < 50  # what was paid is on disk
         with chatting(server, tmp_path, retries=STEADY) as chat:
             explained = LlmExplainer(chat).explain(FEATURES)
         assert chat.spent.reused == stopped and chat.failures == ()

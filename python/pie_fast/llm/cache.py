@@ -42,6 +42,8 @@ class AnswerCache:
                 raise ValueError(f"format is not {_FORMAT} version {_VERSION}")
             if stored["request"] != content:
                 raise ValueError("request is not the one that the file's name is the hash of")
+            if not isinstance(stored["answer"], str):
+                raise TypeError("answer is not a text")
             return parse(stored["answer"], schema)
         except FileNotFoundError:
             return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,28 +203,41 @@ def fade_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
     return row("FADE's numbers against scikit-learn", told, "1e-12")
 
 
+class Stop:
+    """Stops a run as Ctrl-C does, once so many questions are done."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def __call__(self, done: int, total: int) -> None:
+        """Told how many are done."""
+        if done == self.after:
+            raise KeyboardInterrupt
+
+
 def server_row(circuits: Sequence[Circuit], cache: Path) -> str:
-    """A server that fails 3 of 10 calls, stopped halfway and gone on with."""
-    draw = np.random.default_rng(0)
+    """A server that fails 3 of 10 calls; each run is stopped halfway and gone on with."""
+    draw, soon = np.random.default_rng(0), Retries(first=0.001, longest=0.002)
+    explained = failed = 0
 
     def script(body: Any, n: int) -> Reply:
         return Reply(status=500) if draw.random() < 0.3 else Reply()
 
-    soon = Retries(first=0.001, longest=0.002)
-    explained = failed = 0
     with serving(script) as server:
+
+        def explain(one: Circuit, advance: Any = None) -> tuple[int, int]:
+            with Chat("any", cache=cache, base_url=server.url, retries=soon) as chat:
+                told = LlmExplainer(chat).explain(one.found.interpretations, advance)
+                return sum(i.explainer == "openai:any" for i in told), len(chat.failures)
+
         for one in circuits:
-            interpretations = one.found.interpretations
-            for some in (interpretations[: len(interpretations) // 2], interpretations):
-                with Chat("any", cache=cache, base_url=server.url, retries=soon) as chat:
-                    told = LlmExplainer(chat).explain(some)
-                    lost = len(chat.failures)
-            explained += sum(i.explainer.startswith("openai:") for i in told)
-            failed += lost
+            with suppress(KeyboardInterrupt):
+                explain(one, Stop(len(one.features) // 2))
+            right, wrong = explain(one)
+            explained, failed = explained + right, failed + wrong
         before = len(server.requests)
         for one in circuits:
-            with Chat("any", cache=cache, base_url=server.url, retries=soon) as chat:
-                LlmExplainer(chat).explain(one.found.interpretations)
+            explain(one)
         again = len(server.requests) - before
         twice = sum(count - 1 for count in server.paid.values())
     n = sum(len(one.features) for one in circuits)
@@ -244,12 +257,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into the README")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
+    for left in ("padded", "answers"):
+        shutil.rmtree(asked.out / left, ignore_errors=True)
     demo = pie_fast.demo_model_path(), pie_fast.demo_clt_path()
     model = pie_fast.load_model(*demo, device="cpu")
-    wide = asked.out / "padded"
-    if wide.exists():
-        shutil.rmtree(wide)
-    padded = pie_fast.load_model(demo[0], pad_clt(Path(demo[1]), wide, TIMES), device="cpu")
+    wide = pad_clt(Path(demo[1]), asked.out / "padded", TIMES)
+    padded = pie_fast.load_model(demo[0], wide, device="cpu")
     choices = Choices()
     circuits = [circuit(model, name, asked.out, asked.budget) for name in BEHAVIORS]
     wider = [one.interpret(padded, choices) for one in circuits]

@@ -71,6 +71,7 @@ class Server:
 
 
 def digest(body: Body) -> str:
+    """What tells one question from another."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
@@ -85,7 +86,7 @@ def right_answer(body: Body) -> str:
     system, data = body["messages"][0]["content"], data_of(body)
     if '"label"' in system:
         peaks = [context["peak"] for context in data[0]["contexts"] if "peak" in context]
-        answer: Any = {"label": f"about {peaks}", "reason": "that is there"}
+        answer: Any = {"label": f"about {peaks}"[:100], "reason": "that is there"}
     elif '"ratings"' in system:
         answer = {"ratings": dict.fromkeys(data[1], 1)}
     elif '"texts"' in system:
@@ -183,6 +184,7 @@ def chatting(server: Server, cache: Any, **options: Any) -> Iterator[Chat]:
 
 
 def question(about: str) -> Request[Ratings]:
+    """A small question."""
     messages = render("rate.v1", description=about, items={"1": about}, again=False)
     return Request("rate.v1", about, messages, Ratings, 8)
 
@@ -191,4 +193,5 @@ QUESTIONS = [question(f"concept {i}") for i in range(12)]
 
 
 def about(body: Body) -> str:
+    """The text of a question."""
     return body["messages"][1]["content"]

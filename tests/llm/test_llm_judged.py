@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from llm_features import context, feature
-from llm_server import Body, Reply, chatting, data_of, serving
 from pie_fast.errors import PieFastError
 from pie_fast.interpretation import Measure
 from pie_fast.llm import LlmExplainer, LlmNarrator, LlmRater, LlmScorer, LlmWriter
+from scripted_server import Body, Reply, chatting, data_of, serving
 
 # ---------------------------------------------------------------------------------- rate
 

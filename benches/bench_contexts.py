@@ -130,11 +130,11 @@ def bench(run: Suite, n_tokens: int, k: int, density: float) -> None:
         partial(ours, batches, k),
         {
             "pie_fast, one thread": Peer(partial(ours, batches, k, 1)),
-            "numpy argpartition": Peer(partial(numpy_top, batches, k), gate=1.5, note=note),
+            "numpy argpartition": Peer(partial(numpy_top, batches, k), note=note),
             "numpy, counts too": Peer(
-                partial(numpy_counts, batches, k), gate=3, note="and firings, pairs, histogram"
+                partial(numpy_counts, batches, k), gate=1.5, note="and firings, pairs, histogram"
             ),
-            "torch.topk": Peer(partial(torch_top, batches, k), gate=1, note=note),
+            "torch.topk": Peer(partial(torch_top, batches, k), gate=0.4, note=note),
         },
         equal=equal,
         target="I contexts",

@@ -52,7 +52,7 @@ class ContextCollector:
         k = len(self.peaks)
         _check(first, ptr, values, counted, k, threads)
         self._check_new(range(first, first + len(ptr) - 1))
-        live = np.where(counted[:, None], values, np.float32(0))
+        live = np.where(counted[:, None] & (values != 0), values, np.float32(0))
         fires = (live != 0).astype(np.int64)
         self.counted += int(counted.sum())
         self.coactive += fires.T @ fires

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -172,12 +174,16 @@ def test_native_takes_exact_types_only():
 # a saved state that is broken
 
 
-def saved() -> dict[str, np.ndarray]:
-    """Two features: the first fires in sequences 0 and 2 of 0, 1, 2, the second in none."""
+def saved_collector(first: int) -> Any:
+    """Two features: the first fires in the first and last of three sequences, the other nowhere."""
     collector = _native.ContextCollector(2, n_top=1, n_sample=2, n_silent=2)
     values = np.array([[1, 0], [-3, 0], [0, 0], [2, 0]], dtype=np.float32)
-    collector.add(0, np.array([0, 2, 3, 4]), values, np.ones(4, dtype=bool))
-    return collector.state()
+    collector.add(first, np.array([0, 2, 3, 4]), values, np.ones(4, dtype=bool))
+    return collector
+
+
+def saved() -> dict[str, np.ndarray]:
+    return saved_collector(0).state()
 
 
 def test_what_is_saved():
@@ -241,6 +247,35 @@ def test_a_broken_state_is_refused(name, at, value, message):
     state[name][at] = value
     with pytest.raises(PieFastError, match=message):
         _native.ContextCollector.from_state(state)
+
+
+def test_more_positions_than_can_be_counted_are_refused():
+    state = saved()
+    state["counts"][1] = 2**63 - 1
+    collector = _native.ContextCollector.from_state(state)
+    with pytest.raises(PieFastError, match=r"9223372036854775807 and 3 counted positions are more"):
+        collector.add(*batch())
+    other = _native.ContextCollector(2, n_top=1, n_sample=2, n_silent=2)
+    other.add(*batch())
+    with pytest.raises(PieFastError, match="3 and 9223372036854775807 counted positions"):
+        other.merge(collector)
+    assert same(collector.state(), state)
+
+
+def test_two_threads_that_merge_into_each_other_come_to_an_end():
+    one, other = saved_collector(0), saved_collector(3)
+    tries = [Thread(target=merge_quietly, args=pair) for pair in ((one, other), (other, one))]
+    for thread in tries:
+        thread.start()
+    for thread in tries:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+    assert 6 in (one.state()["counts"][0], other.state()["counts"][0])
+
+
+def merge_quietly(one: Any, other: Any) -> None:
+    with contextlib.suppress(PieFastError):  # the second one may find its own sequences
+        one.merge(other)
 
 
 @pytest.mark.parametrize("name", list(saved()))

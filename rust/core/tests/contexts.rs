@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use pie_fast_core::contexts::{Batch, Collector, Limits, SILENT, State};
+use pie_fast_core::contexts::{Batch, Collector, Limits, State};
 use pie_fast_core::naive::contexts::{Sequence, collect};
 use proptest::prelude::*;
 
@@ -101,7 +101,7 @@ proptest! {
     fn a_changed_state_is_refused_or_consistent(
         (k, sequences) in corpus(),
         limits in limits(),
-        (array, at, to) in (0..13usize, any::<prop::sample::Index>(), prop_oneof![
+        (array, at, to) in (0..15usize, any::<prop::sample::Index>(), prop_oneof![
             -2..9i64, Just(i64::MAX), Just(i64::MIN), Just(1 << 40)
         ]),
         cut in any::<bool>(),
@@ -120,6 +120,9 @@ proptest! {
 }
 
 fn change(state: &mut State, array: usize, at: prop::sample::Index, to: i64, cut: bool) {
+    if array >= 12 {
+        return change_other(state, array, at, if cut { f32::NAN } else { to as f32 });
+    }
     let whole = [
         &mut state.limits,
         &mut state.counts,
@@ -134,12 +137,56 @@ fn change(state: &mut State, array: usize, at: prop::sample::Index, to: i64, cut
         &mut state.kept_sequence,
         &mut state.kept_values_ptr,
     ];
-    match whole.into_iter().nth(array) {
-        Some(values) if cut => {
+    for values in whole.into_iter().skip(array).take(1) {
+        if cut {
             values.pop();
+        } else if !values.is_empty() {
+            *at.get_mut(values) = to;
         }
-        Some(values) if !values.is_empty() => *at.get_mut(values) = to,
-        None if !state.kept_kind.is_empty() => *at.get_mut(&mut state.kept_kind) = to as u8,
+    }
+}
+
+fn change_other(state: &mut State, array: usize, at: prop::sample::Index, to: f32) {
+    match array {
+        12 if !state.kept_kind.is_empty() => *at.get_mut(&mut state.kept_kind) = to as u8,
+        13 if !state.peak_value.is_empty() => *at.get_mut(&mut state.peak_value) = to,
+        14 if !state.kept_values.is_empty() => *at.get_mut(&mut state.kept_values) = to,
         _ => {}
+    }
+}
+
+/// Sequences longer than a word of bits and than a block of them, features in several states.
+#[test]
+fn long_sequences_match_naive_on_any_number_of_threads() {
+    let mut state = 1u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u32
+    };
+    let k = 5;
+    let lengths = [1500, 31, 0, 32, 33, 64, 1, 1100, 7];
+    let sequences: Vec<Sequence> = (0..27)
+        .map(|number| {
+            let n = lengths[number % lengths.len()];
+            let mut value = |feature: usize| {
+                let fires = random() % [1, 2, 40, 4000, u32::MAX][feature] == 0;
+                if fires { (random() as f32).sin() } else { 0.0 }
+            };
+            let rows: Vec<Vec<f32>> = (0..n).map(|_| (0..k).map(&mut value).collect()).collect();
+            let counted = (0..n).map(|row| row != 0 && row % 100 != 3).collect();
+            Sequence { number: number as u64, rows, counted }
+        })
+        .collect();
+    let limits = Limits { n_top: 3, n_sample: 4, n_silent: 2 };
+    let expected = bits(&collect(k, limits, &sequences));
+    assert!(expected.0.fires[0] > 8000 && expected.0.fires[4] == 0);
+    for threads in [1, 2, 8] {
+        for most in [1, 5, 27] {
+            let mut collector = Collector::new(k, limits).unwrap();
+            for batch in batches(&sequences, most) {
+                add(&mut collector, batch, threads);
+            }
+            assert_eq!(bits(&collector.state()), expected, "{threads} threads, batches of {most}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Sequences that come together.
 
+use super::SILENT;
 use super::feature::{Feature, Peak, bin, magnitude};
 use super::firing::Firing;
 use crate::error::{Error, Result};
@@ -73,37 +74,55 @@ impl<'a> Batch<'a> {
         Firing::of(self.values, self.counted, self.n_features, workers)
     }
 
-    /// Show every sequence to the `feature` of a column.
+    /// Show all sequences to the `feature` of a column.
     pub(super) fn show(&self, feature: &mut Feature, column: usize, firing: &Firing) {
-        for (sequence, ends) in self.sequences().zip(self.ptr.windows(2)) {
-            let rows = ends[0] as usize..ends[1] as usize;
-            let mut strongest = 0;
-            let mut peak = Peak { sequence, position: 0, value: 0.0 };
-            for row in firing.positions(column, rows.clone()) {
-                let value = self.values[row * self.n_features + column];
-                // Checked to be finite, but the caller's array may have changed since.
-                if let Some(count) = feature.histogram.get_mut(bin(value)) {
-                    *count += 1;
-                }
-                if magnitude(value) > strongest {
-                    strongest = magnitude(value);
-                    (peak.position, peak.value) = ((row - rows.start) as u32, value);
-                }
-            }
-            if strongest == 0 {
-                feature.silent(sequence);
-            } else {
-                feature.active(peak, || self.column(column, rows.clone()));
+        for i in 0..self.ptr.len() - 1 {
+            self.show_one(feature, column, i, firing);
+        }
+        // Only now, as most sequences that are kept at first give way to others of the batch.
+        for (sequence, kept) in feature.kept.range_mut(self.sequences()) {
+            if kept.kind != SILENT {
+                kept.values = self.values(column, (sequence - self.first) as usize, firing);
             }
         }
     }
 
-    /// One feature's activations at some positions, 0 where they do not count.
-    fn column(&self, column: usize, rows: Range<usize>) -> Vec<f32> {
-        let value = |row: usize| {
-            if self.counted[row] { self.values[row * self.n_features + column] } else { 0.0 }
-        };
-        rows.map(value).collect()
+    /// The batch's sequence `i`.
+    fn show_one(&self, feature: &mut Feature, column: usize, i: usize, firing: &Firing) {
+        let (sequence, rows) = (self.first + i as u64, self.rows(i));
+        let mut strongest = 0;
+        let mut peak = Peak { sequence, position: 0, value: 0.0 };
+        for row in firing.positions(column, rows.clone()) {
+            let value = self.values[row * self.n_features + column];
+            // Checked to be finite, but the caller's array may have changed since.
+            if let Some(count) = feature.histogram.get_mut(bin(value)) {
+                *count += 1;
+            }
+            if magnitude(value) > strongest {
+                strongest = magnitude(value);
+                (peak.position, peak.value) = ((row - rows.start) as u32, value);
+            }
+        }
+        if strongest == 0 {
+            feature.silent(sequence);
+        } else {
+            feature.active(peak);
+        }
+    }
+
+    /// A column's activations at all positions of the batch's sequence `i`.
+    fn values(&self, column: usize, i: usize, firing: &Firing) -> Vec<f32> {
+        let rows = self.rows(i);
+        let mut values = vec![0.0; rows.len()];
+        for row in firing.positions(column, rows.clone()) {
+            values[row - rows.start] = self.values[row * self.n_features + column];
+        }
+        values
+    }
+
+    /// The rows of the batch's sequence `i`.
+    fn rows(&self, i: usize) -> Range<usize> {
+        self.ptr[i] as usize..self.ptr[i + 1] as usize
     }
 }
 

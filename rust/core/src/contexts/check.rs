@@ -18,6 +18,9 @@ impl Collector {
         let k = state.fires.len();
         length("limits", &state.limits, 3)?;
         length("counts", &state.counts, 2)?;
+        // Before memory is taken for so many features.
+        length("coactive", &state.coactive, k.saturating_mul(k))?;
+        length("histogram", &state.histogram, k.saturating_mul(N_BINS))?;
         for (name, values) in [
             ("limits", &state.limits),
             ("counts", &state.counts),
@@ -35,7 +38,6 @@ impl Collector {
         made.seen = seen(state)?;
         made.counted = state.counts[1] as u64;
         made.pairs = pairs(state, k)?;
-        length("histogram", &state.histogram, k * N_BINS)?;
         let n_peaks = state.peak_sequence.len();
         length("peak_position", &state.peak_position, n_peaks)?;
         length("peak_value", &state.peak_value, n_peaks)?;
@@ -91,7 +93,6 @@ fn seen(state: &State) -> Result<Seen> {
 }
 
 fn pairs(state: &State, k: usize) -> Result<Vec<u64>> {
-    length("coactive", &state.coactive, k * k)?;
     let (fires, counted) = (&state.fires, state.counts[1]);
     if let Some(i) = fires.iter().position(|&fires| fires > counted) {
         let (n, most) = (fires[i], counted);
@@ -130,11 +131,11 @@ impl<'a> One<'a> {
         }
         feature.histogram = counts.iter().map(|&count| count as u64).collect();
         let (peaks, kept) = (self.peaks()?, self.kept()?);
-        for &peak in peaks.values() {
-            let values = kept.get(&peak.sequence).map_or(&[][..], |kept| kept.values);
-            feature.active(peak, || values.to_vec());
-        }
+        peaks.values().for_each(|&peak| feature.active(peak));
         self.check_kept(&kept, &peaks, feature)?;
+        for (sequence, made) in &mut feature.kept {
+            made.values = kept.get(sequence).map_or_else(Vec::new, |kept| kept.values.to_vec());
+        }
         let silent = kept.iter().filter(|(_, kept)| kept.kind == SILENT);
         let n = silent.clone().count() as u64;
         let there = self.seen.n_sequences() - peaks.len() as u64;

@@ -21,7 +21,7 @@ pub struct Peak {
 pub struct Kept {
     /// Why: a mask of [`TOP`], [`SAMPLE`] and [`SILENT`].
     pub kind: u8,
-    /// `[n_tokens of it]`; none where the feature is silent.
+    /// `[n_tokens of it]`, 0 where it does not fire; none where it is silent.
     pub values: Vec<f32>,
 }
 
@@ -73,12 +73,12 @@ impl Feature {
         })
     }
 
-    /// A sequence it fires in; `values` are asked for only where they are kept.
-    pub fn active(&mut self, peak: Peak, values: impl Fn() -> Vec<f32>) {
+    /// A sequence it fires in. Where it is kept, its values are still to be filled in.
+    pub fn active(&mut self, peak: Peak) {
         let sequence = peak.sequence;
         self.peaks.push(peak);
-        self.offer(TOP, (weakness(peak.value), sequence), &values);
-        self.offer(SAMPLE, (hash(sequence), sequence), &values);
+        self.offer(TOP, (weakness(peak.value), sequence), Vec::new);
+        self.offer(SAMPLE, (hash(sequence), sequence), Vec::new);
     }
 
     /// A sequence it does not fire in.

@@ -46,6 +46,7 @@ impl Firing {
         words.flat_map(move |word| {
             let start = word * ROWS;
             let mut bits = self.words[word * self.k + feature];
+            // The first and the last word hold other rows too.
             bits &= u32::MAX << rows.start.saturating_sub(start);
             bits &= u32::MAX >> (start + ROWS).saturating_sub(rows.end);
             std::iter::from_fn(move || {

@@ -1,7 +1,8 @@
 //! Contexts of a few features, collected while a corpus streams by.
 //!
-//! A batch is some sequences and the activations of all features at all their positions. Of each
-//! feature is kept, in one pass over the batch:
+//! A batch is some sequences and the activations of all features at all their positions. One pass
+//! over it, row by row, notes where each feature fires; after that only firings are looked at. Of
+//! each feature is kept:
 //!
 //! 1. counts: positions where it fires (activation not 0), a histogram of `|a|`, and with each
 //!    other feature the positions where both fire;

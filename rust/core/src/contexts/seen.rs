@@ -35,7 +35,7 @@ impl Seen {
         let touching = &self.0[first..after];
         let start = touching.first().map_or(range.start, |old| old.start.min(range.start));
         let end = touching.last().map_or(range.end, |old| old.end.max(range.end));
-        self.0.splice(first..after, [start..end]);
+        self.0.splice(first..after, std::iter::once(start..end));
     }
 
     pub fn contains(&self, sequence: u64) -> bool {

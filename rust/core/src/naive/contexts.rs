@@ -16,10 +16,11 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// One feature's activations, 0 where a position does not count.
+    /// One feature's activations, 0 where a position does not count or holds -0.
     fn of(&self, feature: usize) -> Vec<f32> {
         let rows = self.rows.iter().zip(&self.counted);
-        rows.map(|(row, &counted)| if counted { row[feature] } else { 0.0 }).collect()
+        rows.map(|(row, &counted)| if counted && row[feature] != 0.0 { row[feature] } else { 0.0 })
+            .collect()
     }
 }
 

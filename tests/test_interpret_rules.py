@@ -294,7 +294,7 @@ def worth(said, strength, weight) -> float:
     share = held_out.prevalence
     predicted = weight[said].sum()
     noise = (share * (1 - share) / held_out.n_fires) ** 0.5
-    return (mean - share) * predicted / (predicted + 4) - 3 * noise
+    return (mean - share) * predicted / (predicted + 4) - 2 * noise
 
 
 @settings(deadline=None)

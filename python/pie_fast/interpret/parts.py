@@ -1,4 +1,4 @@
-"""Three parts of the prompts: rules are mined on one, chosen on another, reported on the third.
+"""Three parts of the prompts: rules are mined on one, chosen with another, reported on the third.
 
 What is reported has chosen nothing. Half of the prompts are for mining, a quarter for choosing, a
 quarter for reporting; so are the prompts that the feature fires in, and the silent ones. Who

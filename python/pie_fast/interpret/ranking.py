@@ -35,7 +35,7 @@ SHARE = 0.25
 
 
 #: standard deviations of chance that a prediction must stand above
-DOUBT = 3.0
+DOUBT = 2.0
 
 #: predicted positions that count half
 FEW = 4.0

@@ -1,14 +1,17 @@
-"""Rules that say where a feature fires: mined, chosen and reported on three parts of the prompts.
+"""Rules that say where a feature fires: mined, chosen and reported on parts of the prompts.
 
     mining      candidates (:mod:`pie_fast.interpret.mining`), on half of the prompts
-    choosing    the candidate worth most on a quarter, less what its words cost; the empty rule
-                ("everywhere") is one, and wins where nothing else is worth its cost
+    choosing    the candidate worth most on that half and another quarter together, less what its
+                words cost, among those that are worth it on the quarter alone; where there is
+                none, the empty rule ("everywhere")
     reporting   what is said of the rule is measured on the last quarter, which chose nothing
 
 Positions count, not prompts. What a rule is worth is read off the strengths, not off a threshold:
 average precision of the positions where it holds (FADE's purity, on positions), corrected for
 chance, and the share of the feature's strength that these positions have. Activations shuffled
-over the positions are worth 0 in the mean; :mod:`pie_fast.interpret.control` looks.
+over the positions are worth 0 in the mean; :mod:`pie_fast.interpret.control` looks. Choosing on
+the quarter alone was tried: rules held up less well on the last quarter (docstring circuit of the
+demo model, 128 prompts: .79 average precision above chance instead of .86; 512 prompts: .86, .90).
 """
 
 from __future__ import annotations
@@ -144,8 +147,8 @@ def mine_rule(
         facts: Of the activity's corpus.
         activity: The feature's.
         weights: ``[n_prompts]`` floats, how many prompts each one stands for; 1 if not given.
-        parts: Those to mine, choose and report on. Any others overrate the rule; the control shows
-            by how much.
+        parts: To mine on, to choose on besides, and to report on. Any others overrate the rule; the
+            control shows by how much.
         at_least: Choose among rules that hold, and do not hold, at so many positions of the
             reporting part. That looks at the prompts there, not at what the feature does.
 
@@ -162,9 +165,8 @@ def mine_rule(
     if activity.n_active_prompts < 3:
         return None
     strength = strength_of(activity)
-    mining, choosing = (
-        Ranking(strength, positions_in(activity, part), weight) for part in parts[:2]
-    )
+    mined, unseen = (positions_in(activity, part) for part in parts[:2])
+    mining, both, fresh = (Ranking(strength, at, weight) for at in (mined, mined | unseen, unseen))
     at = positions_in(activity, parts[2])
     rules = list(candidates(facts, mining))
     if at_least is not None:
@@ -173,7 +175,7 @@ def mine_rule(
         rules = [r for r, n in kept if at_least <= n <= int(at.sum()) - at_least]
     if not rules:
         return None
-    terms = _choose(rules, facts, choosing)
+    terms = _choose(rules, facts, both, fresh)
     holds = any_holds(terms, facts)
     return Rule(terms, HeldOut.of(holds[at], strength[at], weight[at]))
 
@@ -207,14 +209,21 @@ def weights_of_positions(activity: Activity, weights: ArrayLike | None) -> NDArr
     return each[corpus.prompt]
 
 
-def _choose(rules: Sequence[tuple[Term, ...]], facts: Facts, ranking: Ranking) -> tuple[Term, ...]:
-    """The rule worth most less its cost; of equals the cheaper one, then the first."""
-    # rounded: differences below 1e-9 are of the arithmetic
-    keys = [
-        (-round(ranking.worth_of(any_holds(terms, facts)) - cost_of(terms), 9), cost_of(terms))
-        for terms in rules
-    ]
-    return rules[min(range(len(rules)), key=keys.__getitem__)]
+def _choose(
+    rules: Sequence[tuple[Term, ...]], facts: Facts, both: Ranking, fresh: Ranking
+) -> tuple[Term, ...]:
+    """The rule worth most less its cost among those worth it on the fresh prompts alone.
+
+    Of equals it is the cheaper one, then the first; the first rule of all where none is worth it.
+    """
+    best, best_key = rules[0], (0.0, 0.0)
+    for terms in rules:
+        holds, cost = any_holds(terms, facts), cost_of(terms)
+        # rounded: differences below 1e-9 are of the arithmetic
+        key = (round(both.worth_of(holds) - cost, 9), -cost)
+        if key > best_key and fresh.worth_of(holds) > cost:
+            best, best_key = terms, key
+    return best
 
 
 def _ratio(part: float, whole: float) -> float:

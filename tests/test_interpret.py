@@ -191,6 +191,34 @@ def test_the_token_of_an_earlier_role_matches_a_literal_loop():
     assert "earlier END" not in facts.families  # nothing comes after it
 
 
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 4), st.sampled_from([None, "a", "b"])), min_size=1),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_token_due_by_repetition_matches_a_literal_loop(rows):
+    prompts = [Prompt(*(tuple(column) for column in zip(*row, strict=True))) for row in rows]
+    family = Facts.of(Corpus.of(prompts), Vocabulary(None)).families.get("due")
+    expected = []
+    for prompt in prompts:
+        due, marked = None, []
+        for t, (token, role) in enumerate(zip(prompt.tokens, prompt.roles, strict=True)):
+            if role is not None:
+                marked.append(t)
+                listed = [prompt.tokens[i] for i in marked]
+                if token in listed[:-1]:
+                    last = len(listed) - 2 - listed[:-1][::-1].index(token)
+                    due = listed[last + 1]
+            expected.append(due)
+    if family is None:
+        assert set(expected) == {None}
+    else:
+        assert [family.values[c] if c >= 0 else None for c in family.codes] == expected
+
+
 def test_roles_and_classes_are_families_only_where_there_are_any():
     facts = Facts.of(corpus_of(3), Vocabulary(None))
     assert not {"role", "previous_role", "class"} & set(facts.families)

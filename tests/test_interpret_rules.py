@@ -27,7 +27,7 @@ from pie_fast.interpret import Activity, Corpus, Facts, Vocabulary, mine_rule
 from pie_fast.interpret.facts import Family
 from pie_fast.interpret.mining import best_values
 from pie_fast.interpret.parts import parts_of_prompts
-from pie_fast.interpret.ranking import Ranking
+from pie_fast.interpret.ranking import DOUBT, FEW, SHARE, Ranking
 from pie_fast.interpret.rules import HeldOut
 from pie_fast.interpret.sentence import label
 
@@ -290,11 +290,11 @@ def worth(said, strength, weight) -> float:
     held_out = HeldOut.of(said, strength, weight)
     if held_out.average_precision is None:
         return 0.0
-    mean = (held_out.average_precision + 0.25 * held_out.coverage) / 1.25
+    mean = (held_out.average_precision + SHARE * held_out.coverage) / (1 + SHARE)
     share = held_out.prevalence
     predicted = weight[said].sum()
     noise = (share * (1 - share) / held_out.n_fires) ** 0.5
-    return (mean - share) * predicted / (predicted + 4) - 2 * noise
+    return (mean - share) * predicted / (predicted + FEW) - DOUBT * noise
 
 
 @settings(deadline=None)

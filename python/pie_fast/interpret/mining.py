@@ -31,9 +31,6 @@ from pie_fast.interpret.ranking import Doubles, Ranking
 #: conditions of a term
 MAX_CONDITIONS = 3
 
-#: terms of a rule
-MAX_TERMS = 2
-
 #: terms that are joined with another condition
 BEAM = 4
 

@@ -29,10 +29,10 @@ from pie_fast.interpret.contexts import Bools, Ints
 
 Doubles = NDArray[np.float64]
 
-#: weight of coverage beside purity. On the demo model's docstring circuit 0 chose rules that cover
-#: a quarter of the strength, 1 rules of which two thirds were no better than average precision .5
-SHARE = 0.25
-
+#: weight of coverage beside purity. On the demo model's docstring circuit (K = 50, 512 prompts) .25
+#: gave 82% of the features a held-out average precision of .8 and covered 35% of their strength,
+#: .35 gave 80% and 36%, .5 gave 68% and 42%; on ioi 90%, 86%, 86% and 62%, 63%, 72%
+SHARE = 0.35
 
 #: standard deviations of chance that a prediction must stand above
 DOUBT = 2.0

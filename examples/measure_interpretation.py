@@ -15,7 +15,7 @@ import argparse
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from pie_fast.interpret.control import averages, shuffled_control
 from pie_fast.interpret.explained import explain_sampled, token_lists
 from pie_fast.interpret.parts import REPORTING, positions_in
 from pie_fast.interpret.vocabulary import Vocabulary
+from pie_fast.interpreted_run import drawn_anew
 from pie_fast.llm import Chat, LlmExplainer, Retries
 from pie_fast.plan import Plan
 from pie_fast.replacement_model import ReplacementModel
@@ -42,7 +43,7 @@ from pie_fast.types import FeatureId
 from scripted_server import Reply, serving
 
 BEHAVIORS, BUDGET, TIMES = ("ioi", "docstring"), 50, 10
-N_PROMPTS, N_NATURAL, SEEDS = 256, 600, range(3)
+N_PROMPTS, SEEDS = 256, range(3)
 GOOD = 0.8
 
 
@@ -88,6 +89,7 @@ class Circuit:
     behavior: Behavior
     features: list[FeatureId]
     scores: list[float]
+    corpus: tuple[str, ...] = ()
     found: CircuitInterpretation | None = None
     counted: Counted = field(default_factory=Counted)
     calls: tuple[int, int] = (0, 0)
@@ -95,17 +97,25 @@ class Circuit:
     def interpret(self, model: ReplacementModel, choices: Choices) -> Circuit:
         """By a model whose CLT has these features."""
         ids = np.array([f.to_global(model.clt.n_features) for f in self.features])
-        corpus = open_corpus([], model.host.tokenizer, behavior=self.behavior)
+        looked_at, fresh = drawn_anew(self.behavior, model.host.tokenizer)
+        corpus = open_corpus(self.corpus, model.host.tokenizer, behavior=looked_at)
         before = model.spent
         with counting() as counted:
             found = interpret_circuit(
-                model, ids, self.scores, self.behavior.selection, corpus, choices=choices
+                model,
+                ids,
+                self.scores,
+                self.behavior.selection,
+                corpus,
+                fresh=fresh,
+                choices=choices,
             )
         spent = model.spent - before
         return Circuit(
             self.behavior,
             self.features,
             self.scores,
+            self.corpus,
             found,
             counted,
             (spent.forward, spent.backward),
@@ -127,7 +137,7 @@ def row(what: str, found: str, must: str) -> str:
     return f"| {what} | {found} | {must} |"
 
 
-def rules_row(circuits: Sequence[Circuit]) -> str:
+def rules_row(circuits: Sequence[Circuit], where: str, must: str) -> str:
     """How many features have a good rule."""
     cells = []
     for one in circuits:
@@ -137,8 +147,8 @@ def rules_row(circuits: Sequence[Circuit]) -> str:
         shares = [sum(v is not None and v >= GOOD for v in vs) / len(vs) for vs in (raw, above)]
         told = f"{shares[0]:.0%} ({shares[1]:.0%} corrected for chance)"
         cells.append(f"{one.behavior.name} {told}")
-    what = f"features with a rule of held-out average precision >= {GOOD}"
-    return row(what, ", ".join(cells), ">= 60%")
+    what = f"features with a rule of held-out average precision >= {GOOD}, on {where}"
+    return row(what, ", ".join(cells), must)
 
 
 def control_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
@@ -267,10 +277,12 @@ def main() -> None:
     circuits = [circuit(model, name, asked.out, asked.budget) for name in BEHAVIORS]
     wider = [one.interpret(padded, choices) for one in circuits]
     circuits = [one.interpret(model, choices) for one in circuits]
+    mixed = [replace(one, corpus=("builtin",)).interpret(model, choices) for one in circuits]
     rows = [
         "| demo model, K = 50 | measured | must |",
         "|---|---|---|",
-        rules_row(circuits),
+        rules_row(circuits, "the behaviour's prompts", ">= 60%"),
+        rules_row(mixed, "these and the prompts of 7 other behaviours", "told"),
         control_row(model, circuits),
         cost_row(circuits, wider),
         fade_row(model, circuits),

@@ -57,10 +57,17 @@ def test_prompts_of_a_behavior_keep_tokens_roles_and_name(tokenizer: Any) -> Non
     assert corpus.sources[:11] == ("ioi",) * 10 + ("greater-than",)
 
 
-def test_without_a_name_every_built_in_behavior_is_read_once(tokenizer: Any) -> None:
+def test_without_a_name_a_behavior_stands_alone(tokenizer: Any) -> None:
+    behavior = load_behavior("ioi", tokenizer=tokenizer, n_prompts=10)
+    alone = open_corpus([], tokenizer, behavior=behavior)
+    assert alone.sources == ("ioi",) * 10
+    assert set(open_corpus([], tokenizer).sources or ()) == set(TASKS)
+
+
+def test_every_built_in_behavior_is_read_once(tokenizer: Any) -> None:
     behavior = load_behavior("ioi", tokenizer=tokenizer, n_prompts=10)
     notes: list[str] = []
-    corpus = open_corpus([], tokenizer, behavior=behavior, note=notes.append)
+    corpus = open_corpus(["builtin"], tokenizer, behavior=behavior, note=notes.append)
     assert corpus.sources is not None and set(corpus.sources) == set(TASKS)
     assert corpus.sources.count("ioi") == 10
     sequences = {tuple(corpus.tokens_of(i).tolist()) for i in range(corpus.n_prompts)}

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pie_fast.behaviors import Behavior, Prompt, check_known, known_behaviors, load_behavior
+from pie_fast.behaviors import Behavior, Prompt, check_known, draw_more, load_behavior
 from pie_fast.corpora import open_corpus
 from pie_fast.discover import versions
 from pie_fast.errors import PieFastError
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 INTERPRETATION, EXPLANATIONS = "interpretation.json", "explanations.jsonl"
 
-#: prompts of a behaviour that are drawn anew, for rules that no edit can make hold
-N_FRESH = 100
+#: prompts that a built-in behaviour is interpreted on, those of the run among them; and others, for
+#: rules that no edit can make hold
+N_PROMPTS, N_FRESH = 1000, 100
 
 _NEEDED = {
     "model": str,
@@ -140,10 +141,11 @@ class InterpretedRun:
             loaded = self._load(model, clt, device)
             found = self._behavior(behavior, loaded)
         reporter.count(lambda: loaded.spent)
+        looked_at, fresh = drawn_anew(found, loaded.host.tokenizer)
         corpus = open_corpus(
             specs,
             loaded.host.tokenizer,
-            behavior=found,
+            behavior=looked_at,
             window=min(window, loaded.host.n_ctx),
             max_tokens=max_tokens,
             note=reporter.note,
@@ -155,7 +157,7 @@ class InterpretedRun:
             scores,
             prompts,
             corpus,
-            fresh=self._fresh(found, loaded),
+            fresh=fresh,
             metric=self.settings["metric"],
             choices=choices,
             folder=self.folder / "contexts",
@@ -198,21 +200,6 @@ class InterpretedRun:
             )
         found.check_fits(loaded.host.vocab_size, loaded.host.n_ctx)
         return found
-
-    @staticmethod
-    def _fresh(found: Behavior, loaded: ReplacementModel) -> tuple[Prompt, ...]:
-        """Other prompts of a built-in behaviour; none of a file."""
-        if found.name not in known_behaviors():
-            return ()
-        other = load_behavior(
-            found.name,
-            tokenizer=loaded.host.tokenizer,
-            seed=found.seed + 1,
-            n_selection=N_FRESH,
-            n_held_out=0,
-        )
-        known = {prompt.tokens for prompt in found.selection + found.held_out}
-        return tuple(prompt for prompt in other.selection if prompt.tokens not in known)
 
     def _write(
         self,
@@ -259,3 +246,16 @@ class InterpretedRun:
         if not isinstance(content, dict):
             raise PieFastError(f"{self._file}: holds a {type(content).__name__}, must be an object")
         return content
+
+
+def drawn_anew(found: Behavior, tokenizer: Any) -> tuple[Behavior, tuple[Prompt, ...]]:
+    """More prompts of a behaviour, to interpret on, and others beside them.
+
+    Returns:
+        The behaviour with prompts added until there are 1,000, and at most 100 that are none of
+        these. A behaviour of a file stays as it is and has no others.
+    """
+    missing = max(N_PROMPTS - len(found.selection) - len(found.held_out), 0)
+    drawn = draw_more(found, tokenizer, missing + N_FRESH)
+    # where the task has no more, nothing is kept for edits
+    return replace(found, selection=found.selection + drawn[:missing]), drawn[missing:]

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-#: measures with a column of their own in the table of features, where they were measured
-_COLUMNS = ("responsiveness_rule", "purity_rule", "faithfulness_rule", "detection_llm")
+#: measures with a column of their own, the first of each pair that was measured; an 80 columns wide
+#: terminal has room for no more beside the label
+_COLUMNS = (("responsiveness_llm", "responsiveness_rule"), ("detection_llm", "purity_rule"))
 
 
 def print_interpretation(content: Mapping[str, Any], folder: Path) -> None:
@@ -32,14 +33,15 @@ def print_interpretation(content: Mapping[str, Any], folder: Path) -> None:
 
 
 def _features(rows: list[Mapping[str, Any]]) -> Table:
-    names = [name for name in _COLUMNS if any(name in row["quality"] for row in rows)]
+    measured = {name for row in rows for name in row["quality"]}
+    names = [name for pair in _COLUMNS for name in pair if name in measured][: len(_COLUMNS)]
     table = Table(title=f"What the {len(rows)} features do", expand=True)
     table.add_column("feature")
     table.add_column("effect", justify="right")
-    table.add_column("fires on", justify="right")
+    table.add_column("fires", justify="right")
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-    table.add_column("what it does", ratio=1)
+        table.add_column(f"{name[:4]}. {name.rpartition('_')[2]}", justify="right", max_width=5)
+    table.add_column("what it does", ratio=1, min_width=36)
     for row in rows:
         table.add_row(
             row["feature"],

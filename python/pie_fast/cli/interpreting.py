@@ -42,7 +42,7 @@ def interpret(
             "--corpus",
             metavar="builtin|NAME|FILE|hf:NAME",
             help="Text beside the behaviour's prompts (repeatable): a text, JSON Lines or parquet "
-            "file, a behaviour, a HuggingFace dataset; by default all built-in behaviours.",
+            "file, a behaviour, all built-in ones, a HuggingFace dataset.",
         ),
     ] = None,
     corpus_tokens: Annotated[

@@ -62,7 +62,8 @@ def open_corpus(
     """Read a corpus.
 
     Args:
-        specs: What it is made of, see the module; ``builtin`` where there is none.
+        specs: What it is made of, see the module; ``builtin`` where there is neither a spec nor a
+            behaviour.
         tokenizer: HuggingFace tokenizer of the model; None where everything is token ids.
         behavior: Its prompts, of both splits, come first, whatever `specs` says.
         window: Tokens that a text or list of ids is cut into, the BOS included.
@@ -106,7 +107,7 @@ def _all(
     """The sequences of the behaviour and of every spec."""
     if behavior is not None:
         yield from _prompts(behavior)
-    for spec in specs or (BUILTIN,):
+    for spec in specs or (() if behavior is not None else (BUILTIN,)):
         if spec == BUILTIN:
             first = None if behavior is None else behavior.name
             yield from _builtin(tokenizer, first, tell)

@@ -24,6 +24,7 @@ from pie_fast.interpret.circuit import CircuitInterpretation, shown_contexts
 from pie_fast.interpret.collecting import peaks_of
 from pie_fast.interpret.fade import Fade, Settings, fade
 from pie_fast.interpret.steered import continuations
+from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpretation import Interpretation
 from pie_fast.llm import (
     Chat,
@@ -172,10 +173,10 @@ class _Asking:
     def _scores(self, one: Interpretation) -> dict[str, Any]:
         """Detection and fuzzing, on contexts that the label was not made from."""
         k = self.circuit.place_of(one.feature)
-        n = (
-            self.choices.n_scored + self.circuit.choices.n_contexts
-        )  # the scorer drops what is shown
-        contexts = shown_contexts(self.circuit.collected, k, n, self.model.host.tokenizer)
+        # what is shown was seen by whoever wrote the label: the scorer leaves it out
+        n = self.choices.n_scored + self.circuit.choices.n_contexts
+        vocabulary = Vocabulary(self.model.host.tokenizer)
+        contexts = shown_contexts(self.circuit.collected, k, n, vocabulary)
         active = [c for c in contexts if c.kind != "silent"]
         silent = [c for c in contexts if c.kind == "silent"]
         return LlmScorer(self.chat).score(one, active, silent)

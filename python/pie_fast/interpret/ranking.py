@@ -13,6 +13,7 @@ nothing, and so is "everywhere". Among hundreds of candidates some are lucky: a 
 that hold the strongest ones, or so many that little is left to be wrong about. Both were seen to
 win on shuffled activations; hence the doubt, and hence the difference is not divided by ``1 -
 prevalence`` as the reported figure is.
+
 Purity alone would choose the narrowest rule whose positions are the strongest ones, and leave the
 rest of what the feature does unsaid.
 
@@ -37,7 +38,7 @@ SHARE = 0.35
 #: standard deviations of chance that a prediction must stand above
 DOUBT = 2.0
 
-#: predicted positions that count half
+#: so many predicted positions count half
 FEW = 4.0
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from pie_fast.interpret.conditions import Condition, Term
 from pie_fast.interpret.contexts import Activity, Bools, Corpus, Ints
 from pie_fast.interpret.facts import EARLIER, Facts, token_class
-from pie_fast.interpret.parts import REPORTING, hash_of, positions_in
+from pie_fast.interpret.parts import REPORTING, positions_in
 from pie_fast.interpret.rules import Rule
 from pie_fast.interpret.vocabulary import Vocabulary
 
@@ -104,7 +104,7 @@ def holding(rule: Rule, facts: Facts, n: int, *, seed: int = 0) -> Made:
     """
     corpus = facts.corpus
     at = np.flatnonzero(rule.holds(facts) & corpus.counted_mask)
-    at = at[np.argsort(hash_of(at + (seed << 32)), kind="stable")]
+    at = np.random.default_rng(seed).permutation(at)
     _, first = np.unique(corpus.prompt[at], return_index=True)
     at = at[np.sort(first)][:n]
     return Made(
@@ -202,8 +202,8 @@ class _Plan:
 
 
 def _in_turn(options: list[tuple[int, Edit]], corpus: Corpus, seed: int) -> list[tuple[int, Edit]]:
-    """Fewest changes first; then each prompt's first, each one's second, in hashed order."""
-    mixed = hash_of(np.asarray([at for at, _ in options], dtype=np.int64) + (seed << 32))
+    """Fewest changes first; then each prompt's first, each one's second, in drawn order."""
+    mixed = np.random.default_rng(seed).permutation(len(options))
     order = sorted(range(len(options)), key=lambda i: (len(options[i][1]), int(mixed[i])))
     seen: dict[tuple[int, int], int] = {}
     keys = []

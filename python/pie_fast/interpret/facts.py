@@ -80,9 +80,9 @@ class Facts:
         corpus: The corpus.
         families: By name, in the order of :data:`FAMILIES`, ``earlier S1`` and the like, ``due``;
             those of roles are missing where the prompts carry none, ``class`` where there is no
-            tokenizer. ``due`` is the token that a repetition would bring next: where a token with
-            a role repeats an earlier one with a role, the token of the next role after that
-            earlier one, and so on until another role's token repeats.
+            tokenizer. ``due`` is the token that a repetition would bring next: at the latest
+            token with a role that repeats an earlier one with a role, what the role after that
+            earlier one had.
     """
 
     corpus: Corpus

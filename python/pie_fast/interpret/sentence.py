@@ -33,7 +33,7 @@ def label(
     promoted: Sequence[TokenEffect] = (),
     suppressed: Sequence[TokenEffect] = (),
 ) -> str:
-    """The sentence, for example ``fires on S2 (the repeated name) in 97% of prompts [AP .98]``.
+    """The sentence: ``fires on S2 (the repeated name) in 97% of prompts [AP .98, covers 94%]``.
 
     "Fires on" says that the rule finds where it fires (F1), "fires most on" that it finds where
     the feature is strongest (average precision above chance), "tends to fire on" neither; "covers"

@@ -117,7 +117,8 @@ def test_fade_rates_texts_and_says_what_it_read(run: Path) -> None:
     for one in found["interpretations"]:
         rated = found["llm"]["fade"][one["feature"]]
         # the server rates everything 1: nothing is clearly with the concept, or without
-        assert rated["natural"] == {"by_rating": [0, 20, 0], "unrated": 0}
+        none, partly, clearly = rated["natural"]["by_rating"]
+        assert none == clearly == rated["natural"]["unrated"] == 0 and 10 <= partly <= 20
         assert one["quality"]["responsiveness_llm"]["value"] is None
         assert one["quality"]["faithfulness_llm"]["why"] == "gate not passed"
         assert one["quality"]["clarity_llm"]["n_positive"] == rated["n_written"] > 0

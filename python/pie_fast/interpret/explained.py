@@ -73,7 +73,7 @@ def explain(
     n = activity.corpus.n_prompts
     weight = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     rule = mine_rule(own, activity, weight)
-    said = label(rule, activity, own, vocabulary, tokens.promoted, tokens.suppressed)
+    said = label(rule, activity, own, vocabulary, tokens.promoted, tokens.suppressed, weight)
     record = None if rule is None else rule.to_dict(vocabulary)
     return Explained(own, activity, rule, said, weight, record)
 
@@ -97,7 +97,7 @@ def interpretation_of(
         positions=activity.positions,
         promoted=tokens.promoted,
         suppressed=tokens.suppressed,
-        label_quality=None if rule is None else rule.held_out.f1,
+        label_quality=None if rule is None else rule.held_out.above_chance,
         n_active_prompts=activity.n_active_prompts,
         rule=explained.record,
         density=activity.density,

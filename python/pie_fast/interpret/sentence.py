@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pie_fast.interpret.conditions import term_holds
 from pie_fast.interpret.contexts import Activity
@@ -32,6 +34,7 @@ def label(
     vocabulary: Vocabulary,
     promoted: Sequence[TokenEffect] = (),
     suppressed: Sequence[TokenEffect] = (),
+    weights: ArrayLike | None = None,
 ) -> str:
     """The sentence: ``fires on S2 (the repeated name) in 97% of prompts [AP .98, covers 94%]``.
 
@@ -46,26 +49,53 @@ def label(
         vocabulary: Texts of tokens.
         promoted: Tokens that it raises, strongest first.
         suppressed: Tokens that it lowers, strongest first.
+        weights: ``[n_prompts]`` floats, how many prompts each one stands for; 1 if not given.
     """
-    parts = [_where(rule, activity, facts, vocabulary)]
+    shares = _Shares.of(activity, weights)
+    parts = [_where(rule, activity, shares, facts, vocabulary)]
     for verb, tokens in (("raises", promoted[:3]), ("lowers", suppressed[:2])):
         if tokens:
             parts.append(f"{verb} {', '.join(vocabulary.quoted(t.token_id) for t in tokens)}")
     return "; ".join(parts)
 
 
-def _where(rule: Rule | None, activity: Activity, facts: Facts, vocabulary: Vocabulary) -> str:
-    n_prompts, n_active = activity.corpus.n_prompts, activity.n_active_prompts
+class _Shares(NamedTuple):
+    """How much of the text it fires in, each prompt weighed by how many it stands for."""
+
+    prompts: float
+    tokens: float
+    n_prompts: int
+
+    @classmethod
+    def of(cls, activity: Activity, weights: ArrayLike | None) -> _Shares:
+        corpus = activity.corpus
+        n = corpus.n_prompts
+        weight = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+        active = np.zeros(n, dtype=bool)
+        active[corpus.prompt[activity.at]] = True
+        counted = weight[corpus.prompt[corpus.counted_mask]].sum()
+        return cls(
+            float(weight[active].sum() / weight.sum()),
+            float(weight[corpus.prompt[activity.at]].sum() / counted),
+            round(weight.sum()),
+        )
+
+
+def _where(
+    rule: Rule | None, activity: Activity, shares: _Shares, facts: Facts, vocabulary: Vocabulary
+) -> str:
+    n_active = activity.n_active_prompts
     if n_active == 0:
         why = " (only its baseline counts)" if activity.n_zero else ""
-        return f"never fires on these {n_prompts} prompts{why}"
+        return f"never fires on these {shares.n_prompts} prompts{why}"
     if rule is None:
         strongest = ", at its strongest on " if n_active > 1 else ", on "
-        return f"fires in {n_active} of {n_prompts} prompts{strongest}{_peak(activity, vocabulary)}"
-    where = f"in {activity.share_of_prompts:.0%} of prompts"
+        peak = _peak(activity, vocabulary)
+        return f"fires in {n_active} of {shares.n_prompts} prompts{strongest}{peak}"
+    where = f"in {shares.prompts:.0%} of prompts"
     if not rule.conditions:
-        share = f"{activity.density:.0%}" if activity.density >= 0.01 else "under 1%"
-        tail = "on almost every token" if activity.density > _SURE else "by no rule found"
+        share = f"{shares.tokens:.0%}" if shares.tokens >= 0.01 else "under 1%"
+        tail = "on almost every token" if shares.tokens > _SURE else "by no rule found"
         return f"fires on {share} of tokens {where}, {tail}"
     gloss = _gloss(rule, activity, facts, vocabulary)
     said = describe(rule.terms, vocabulary, gloss)

@@ -1,0 +1,78 @@
+// Search, filters and order; cards appear a few at a time as the page is scrolled.
+
+const CHUNK = 24;
+let matching = report.cards;
+let nRendered = 0;
+const filterChanged = [];
+
+function haystack(card) {
+  card.haystack ??= [
+    card.key, card.label,
+    ...[...card.up, ...card.down].map(([word]) => report.words[word]),
+    ...card.contexts.filter((one) => one.peak !== null).map((one) => report.words[one.words[one.peak]]),
+  ].join("\n").toLowerCase();
+  return card.haystack;
+}
+
+function applyFilter() {
+  const wanted = $("search").value.trim().toLowerCase().replaceAll(" ", "·");
+  const text = $("search").value.trim().toLowerCase();
+  const layer = $("layer").value;
+  const stability = Number($("stability")?.value ?? 0) / 100;
+  const order = $("order").value;
+  const ascending = order === "rank" || order === "layer";
+  const value = (card) => card[order] ?? -Infinity;
+  matching = report.cards
+    .filter((card) => (layer === "" || card.layer === Number(layer))
+      && (stability === 0 || (card.stability ?? 0) >= stability - 1e-9)
+      && (haystack(card).includes(text) || haystack(card).includes(wanted)))
+    .sort((a, b) => (ascending ? value(a) - value(b) : value(b) - value(a)) || a.rank - b.rank);
+  $("count").textContent = `${matching.length} of ${report.cards.length} features`;
+  $("cards").replaceChildren();
+  nRendered = 0;
+  renderMore();
+  for (const tell of filterChanged) tell(new Set(matching.map((card) => card.key)));
+}
+
+function renderMore(upTo = nRendered + CHUNK) {
+  const next = matching.slice(nRendered, upTo);
+  $("cards").append(...next.map((card) => buildCard(card)));
+  nRendered += next.length;
+}
+
+new IntersectionObserver((entries) => {
+  if (entries.some((entry) => entry.isIntersecting) && nRendered < matching.length) {
+    renderMore();
+    scheduleCheck();
+  }
+}, { rootMargin: "800px" }).observe($("more"));
+
+// An observer reports only changes: where a chunk was too short to push its mark out of sight, go on.
+function scheduleCheck() {
+  requestAnimationFrame(() => {
+    if (nRendered < matching.length && $("more").getBoundingClientRect().top < innerHeight + 800) {
+      renderMore();
+      scheduleCheck();
+    }
+  });
+}
+
+function showCard(key) {
+  if (!byKey.has(key)) return;
+  if (!matching.includes(byKey.get(key))) $("filter").reset(), applyFilter();
+  renderMore(Math.max(nRendered, matching.indexOf(byKey.get(key)) + 1));
+  const card = $("cards").querySelector(`[data-key="${CSS.escape(key)}"]`);
+  card.scrollIntoView({ block: "start" });
+  card.focus({ preventScroll: true });
+}
+
+const showHash = () => showCard(decodeURIComponent(location.hash.slice(1)));
+addEventListener("hashchange", showHash);
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#L"]');
+  if (link && link.getAttribute("href") === location.hash) showHash();
+});
+$("filter").addEventListener("input", applyFilter);
+$("filter").addEventListener("submit", (event) => event.preventDefault());
+$("filter").addEventListener("reset", () => setTimeout(applyFilter));
+addEventListener("beforeprint", () => renderMore(matching.length));

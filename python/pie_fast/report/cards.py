@@ -30,18 +30,18 @@ _LINKS = (("fed_by", "fed by"), ("feeds", "feeds"), ("coactive", "fires with"))
 
 
 class Words:
-    """Tokens as they are shown, each once, by number."""
+    """Tokens, each once, by number."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def number(self, token: str) -> int:
         """The number of a token."""
-        return self._numbers.setdefault(visible(token), len(self._numbers))
+        return self._numbers.setdefault(token, len(self._numbers))
 
     def list(self) -> list[str]:
-        """All of them, by number."""
-        return [*self._numbers]
+        """All of them as they are shown, by number."""
+        return [visible(token) for token in self._numbers]
 
 
 def feature_cards(

@@ -28,6 +28,7 @@ from pie_fast.report.facts import (
 from pie_fast.report.graph import graph_data
 from pie_fast.report.heat import Heat, packed, partners, synergy_heat
 from pie_fast.report.kept import kept_units
+from pie_fast.report.narrative import narrative_parts
 from pie_fast.report.run import Run
 
 #: the page's scripts, in the order in which they use each other
@@ -75,17 +76,6 @@ def html_page(run: Run) -> str:
             plotly=_plotly(),
         )
     )
-
-
-def narrative_parts(narrative: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:
-    """Titles (of layers, "" before them) and paragraphs."""
-    if narrative is None:
-        return []
-    parts = [("", str(narrative.get("text") or "").split("\n\n"))]
-    for at, layer in enumerate(narrative.get("layers") or ()):
-        told = layer if isinstance(layer, Mapping) else {"layer": at, "text": layer}
-        parts.append((f"Layer {told.get('layer', at)}", str(told.get("text", "")).split("\n\n")))
-    return [(title, [p for p in text if p.strip()]) for title, text in parts if any(text)]
 
 
 def linked(text: str) -> Markup:

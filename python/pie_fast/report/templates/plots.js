@@ -105,8 +105,15 @@ const watcher = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "300px" });
 
+// Plotly is most of this page. It is run when the first figure needs it, after the page is there.
+function startPlotly() {
+  if (window.Plotly) return;
+  document.body.append(element("script", {}, $("plotly").textContent));
+}
+
 function drawNow(box) {
   watcher.unobserve(box);
+  startPlotly();
   waiting.get(box)();
   box.dataset.drawn = "yes";
 }

@@ -1,4 +1,4 @@
-// One card a feature. Built when it comes into sight: 800 at once would take seconds.
+// One card a feature, and what it is made of.
 
 const KINDS = { top: "strongest", quantile: "over its range", silent: "silent" };
 const SHOWN = 3;
@@ -15,11 +15,12 @@ function tokenSpan(context, at) {
   return element("span", { class: level < 0 ? `${kind} cold` : kind, style }, words);
 }
 
-function contextLine(context) {
-  const text = element("span", { class: "text" });
-  if (context.cut[0]) text.append("… ");
-  context.words.forEach((_, at) => text.append(tokenSpan(context, at), document.createElement("wbr")));
-  if (context.cut[1]) text.append(" …");
+function contextLine(context, around = Infinity) {
+  const text = element("span", { class: "text" }), n = context.words.length;
+  const first = Math.max(0, (context.peak ?? 0) - around), last = Math.min(n, (context.peak ?? 0) + around + 1);
+  if (context.cut[0] || first > 0) text.append("… ");
+  for (let at = first; at < last; at++) text.append(tokenSpan(context, at), document.createElement("wbr"));
+  if (context.cut[1] || last < n) text.append(" …");
   if (context.source) text.append(element("span", { class: "source" }, context.source));
   const value = context.kind === "silent" ? "silent" : number(context.value, 2);
   return element("p", { class: "context" }, element("span", { class: "value" }, value), text);
@@ -27,7 +28,7 @@ function contextLine(context) {
 
 function contextBlock(card) {
   const block = element("div", { class: "contexts" });
-  block.append(...card.contexts.slice(0, SHOWN).map(contextLine));
+  block.append(...card.contexts.slice(0, SHOWN).map((context) => contextLine(context)));
   const rest = card.contexts.slice(SHOWN);
   if (!rest.length) return block;
   const shown = card.contexts.length;
@@ -95,6 +96,7 @@ function facts(card) {
   const rows = [
     ["effect", signed(card.effect)],
     ["|effect|", number(card.size)],
+    ["first order", card.first_order === null || card.first_order === card.effect ? null : signed(card.first_order)],
     ["score", number(card.score)],
     ["direct", card.direct === null ? null : signed(card.direct)],
     ["stability", card.stability === null ? null : share(card.stability)],

@@ -1,6 +1,7 @@
 // The graph of the circuit: hover shows contexts, click or Enter pins a feature's card beside it.
 
 const MARGIN = { left: 40, right: 14, top: 10, bottom: 34 };
+const AROUND = 7; // tokens of a context on each side of its peak, where a node is pointed at
 const graph = report.graph;
 const pins = [];
 const nodes = [];
@@ -90,7 +91,7 @@ function showTip(i) {
     element("strong", {}, `${card.key} at ${whereabouts(graph.nodes[i].place)}`),
     element("span", {}, ` effect ${signed(graph.nodes[i].effect)}${card.stability === null ? "" : `, stability ${share(card.stability)}`}`),
     element("p", {}, card.label),
-    ...card.contexts.slice(0, 3).map(contextLine));
+    ...card.contexts.slice(0, 3).map((context) => contextLine(context, AROUND)));
   tip.hidden = false;
   const box = nodes[i].getBoundingClientRect(), size = tip.getBoundingClientRect();
   const below = box.bottom + 8 + size.height < innerHeight;

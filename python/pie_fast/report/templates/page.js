@@ -35,10 +35,14 @@ function showTheme() {
   for (const tell of themeChanged) tell();
 }
 
-$("theme").addEventListener("click", () => {
-  document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+// "light", "dark", or undefined for what the system prefers.
+function setTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
   showTheme();
-});
+}
+
+$("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
 prefersDark.addEventListener("change", showTheme);
 
 // A colour of the style sheet as the theme has it now, for plotly.

@@ -91,7 +91,7 @@ function drawSquare(box) {
     hovertemplate: "%{x} and %{y}: %{z:.4f}<extra></extra>",
   }], layout({
     height: box.clientWidth, margin: { l: 20, r: 8, t: 8, b: 20 }, shapes: clusterFrames(starts, n),
-    xaxis: { ...axis, tickangle: -90 }, yaxis: { ...axis, autorange: "reversed" },
+    xaxis: { ...axis, tickangle: -90, constrain: "domain" }, yaxis: { ...axis, autorange: "reversed", scaleanchor: "x", constrain: "domain" },
   }), CONFIG);
   if (box.dataset.listening) return;
   box.dataset.listening = "yes";
@@ -132,6 +132,13 @@ if (Object.keys(report.curves.selectors).length) {
   $("curve-figure").addEventListener("change", drawCurves);
 }
 for (const box of document.querySelectorAll("[data-square]")) drawLater(box, () => drawSquare(box));
-addEventListener("beforeprint", () => { for (const box of waiting.keys()) if (!box.dataset.drawn) drawNow(box); });
+
+// Paper is light, and has no scrolling: all is drawn first.
+addEventListener("beforeprint", () => {
+  const before = document.documentElement.dataset.theme;
+  setTheme("light");
+  addEventListener("afterprint", () => setTheme(before), { once: true });
+  for (const box of waiting.keys()) if (!box.dataset.drawn) drawNow(box);
+});
 showTheme();
 if (location.hash) showHash();

@@ -106,7 +106,7 @@ def _end(bands: Sequence[Band]) -> float:
 def _radii(sizes: Sequence[float], square: float) -> tuple[float, ...]:
     largest = max(sizes, default=0.0)
     share = [math.sqrt(size / largest) if largest > 0 else 0.0 for size in sizes]
-    return tuple(square * (0.14 + 0.32 * part) for part in share)
+    return tuple(square * (0.18 + 0.29 * part) for part in share)
 
 
 def _places_in_order(kept: Sequence[Kept]) -> list[str]:

@@ -54,9 +54,10 @@ function drawGraph() {
   image.setAttribute("viewBox", `0 0 ${width} ${height}`);
   image.style.minWidth = `${width}px`;
   image.style.maxWidth = `${1.5 * width}px`;
+  const names = drawn("g", { class: "names" }); // of layers, which stay where a wide graph is scrolled
   graph.rows.forEach((row, i) => {
     if (i % 2 === 0) image.append(drawn("rect", { class: "band", x: 0, y: row.start + MARGIN.top - 6, width, height: row.extent + 12 }));
-    image.append(drawn("text", { x: 6, y: row.start + row.extent / 2 + MARGIN.top + 4 }, row.name));
+    names.append(drawn("text", { x: 6, y: row.start + row.extent / 2 + MARGIN.top + 4 }, row.name));
   });
   const long = graph.columns.some((column) => column.name.length * 7 > column.extent + 8);
   graph.columns.forEach((column) => {
@@ -67,7 +68,11 @@ function drawGraph() {
   image.append(layer);
   graph.lines = drawEdges(layer);
   graph.nodes.forEach((node, i) => nodes.push(drawNode(node, i)));
-  image.append(...nodes);
+  image.append(...nodes, names);
+  $("graph-scroll").addEventListener("scroll", (event) => {
+    const scale = image.clientWidth / width;
+    names.setAttribute("transform", `translate(${event.target.scrollLeft / scale} 0)`);
+  });
 }
 
 function point(i) {

@@ -1,7 +1,9 @@
 // Curves and heat maps by plotly, each drawn when it comes near; and the start of the page.
 
 const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+const PAPER = 640; // pixels between the margins of A4
 const SMALLEST_CLUSTER = 3;
+let printing = false;
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 function layout(more) {
@@ -46,7 +48,7 @@ function drawCurves() {
   const apart = $("curves").clientWidth < 600 ? 1.6 : 1.2;
   const ticks = budgets.reduce((kept, budget) => (budget > apart * (kept.at(-1) ?? 0) ? [...kept, budget] : kept), []);
   Plotly.react("curves", traces, layout({
-    height: 380, hovermode: "x unified", legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    height: 380, width: printing ? PAPER : undefined, hovermode: "x unified", legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     xaxis: { type: "log", title: { text: `${report.curves.unit}s kept (K)` }, tickvals: ticks, ticktext: ticks.map(String) },
     yaxis: { title: { text: figure.replace("_", " ").replace("kl", "KL (nats)") }, type: figure === "mean_kl" ? "log" : "linear" },
   }), CONFIG);
@@ -90,7 +92,7 @@ function drawSquare(box) {
     colorbar: { thickness: 10, outlinewidth: 0, tickfont: { size: 11 } },
     hovertemplate: "%{x} and %{y}: %{z:.4f}<extra></extra>",
   }], layout({
-    height: box.clientWidth, margin: { l: 20, r: 8, t: 8, b: 20 }, shapes: clusterFrames(starts, n),
+    height: printing ? 0.9 * PAPER : box.clientHeight, width: printing ? PAPER : undefined, margin: { l: 20, r: 8, t: 8, b: 20 }, shapes: clusterFrames(starts, n),
     xaxis: { ...axis, tickangle: -90, constrain: "domain" }, yaxis: { ...axis, autorange: "reversed", scaleanchor: "x", constrain: "domain" },
   }), CONFIG);
   if (box.dataset.listening) return;
@@ -133,12 +135,17 @@ if (Object.keys(report.curves.selectors).length) {
 }
 for (const box of document.querySelectorAll("[data-square]")) drawLater(box, () => drawSquare(box));
 
-// Paper is light, and has no scrolling: all is drawn first.
+// Paper is light and narrow, and has no scrolling: all is drawn, and drawn again afterwards.
+function printed(theme, on) {
+  printing = on;
+  setTheme(theme);
+  for (const box of waiting.keys()) if (!box.dataset.drawn) drawNow(box);
+}
+
 addEventListener("beforeprint", () => {
   const before = document.documentElement.dataset.theme;
-  setTheme("light");
-  addEventListener("afterprint", () => setTheme(before), { once: true });
-  for (const box of waiting.keys()) if (!box.dataset.drawn) drawNow(box);
+  addEventListener("afterprint", () => printed(before, false), { once: true });
+  printed("light", true);
 });
 showTheme();
 if (location.hash) showHash();

@@ -84,8 +84,15 @@ def interpretation(features: list[FeatureId], rng: np.random.Generator) -> dict[
         "interpretations": [one_interpretation(f, rng, features) for f in features],
         "narrative": {
             "text": f"First {features[0]} reads the names.\n\nThen <script>alert(2)</script>.",
-            "layers": [{"layer": 0, "text": "Layer 0 finds names."}],
+            "layers": [{"first": 0, "last": 2, "text": "They find names."}],
         },
+        "quality": {
+            "clarity_rule": {"mean": 0.61, "n": k - 1, "n_missing": 1},
+            "purity_llm": {"mean": None, "n": 0, "n_missing": k},
+        },
+        "corpus": {"n_sequences": 6000, "n_counted": 70000, "sources": {"ioi": 6000}},
+        "model_calls": {"corpus": {"forward": 6000, "backward": 0}},
+        "timings": {"corpus": 2.5},
         "edges": {
             "features": [str(f) for f in features],
             "effects": effects.tolist(),
@@ -133,7 +140,13 @@ def one_interpretation(
         for name, v in values.items()
         for judge in ("rule", "llm")
     }
-    none = {"value": None, "signed": None, "n_positive": 0, "n_negative": 0, "why": "never holds"}
+    none = {
+        "value": None,
+        "signed": None,
+        "n_positive": 0,
+        "n_negative": 0,
+        "why": "no positions with the concept were made",
+    }
     return told | {
         "contexts": [context(rng, kind) for kind in kinds],
         "density": 0.012,

@@ -14,7 +14,7 @@ import pytest
 import report_world
 from pie_fast.errors import PieFastError
 from pie_fast.report import write_report
-from pie_fast.report.cards import Words, feature_cards, quality_rows
+from pie_fast.report.cards import Words, card_quality, feature_cards
 from pie_fast.report.command import discover_command
 from pie_fast.report.graph import graph_data, strongest_edges
 from pie_fast.report.kept import Kept, kept_units
@@ -59,8 +59,10 @@ def test_a_page_of_everything(full: Path, tmp_path: Path) -> None:
     assert data["graph"]["edges"]
     first = data["cards"][0]
     assert f'First <a href="#{first["key"]}">{first["key"]}</a> reads the names.' in page
+    assert "Layers 0 to 2" in page and "clarity by rule" in page
+    assert "What the interpretation cost" in page and "6,000 texts" in page
     assert {title for title, _ in first["links"]} >= {"fed by", "feeds", "fires with"}
-    assert first["n_contexts"] == 20 and len(first["contexts"]) == 16
+    assert first["n_contexts"] == 20 and len(first["contexts"]) == 17
     assert {node["place"] for node in data["graph"]["nodes"]} <= set(map(str, range(1, 12)))
 
 
@@ -111,7 +113,7 @@ def report_world_visible(token: str) -> str:
 def test_a_rule_and_a_model_are_never_one_number() -> None:
     one = {"value": 0.2, "signed": -0.2, "n_positive": 3, "n_negative": 4, "why": None}
     none = {"value": None, "signed": None, "why": "never holds"}
-    rows = quality_rows({"purity_rule": one, "purity_llm": none, "fuzzing_llm": one})
+    rows = card_quality({"purity_rule": one, "purity_llm": none, "fuzzing_llm": one})
     assert rows == [
         {
             "name": "purity",

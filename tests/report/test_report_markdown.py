@@ -27,10 +27,17 @@ def test_markdown_has_the_facts_and_its_figures(tmp_path: Path) -> None:
     assert text.startswith("# \\<b\\>ioi\\</b\\>\n")
     assert "| fidelity | 0.800 \\[0.700, 0.900\\] |" in text
     assert len(re.findall(r"^### \d+\. L\d:\d+$", text, re.M)) == 12
-    assert "| clarity | 0.90 | 0.90 |" in text and "| detection | never holds |" in text
+    assert (
+        "| clarity | 0.90 | 0.90 |" in text
+        and "| detection | no positions with the concept were made |" in text
+    )
     outside = re.sub(r"(`+).*?\1", "", text)
     assert "<script>" not in outside and "\\<script\\>" in outside
     assert "`pie-fast discover" in text
+    assert "| clarity by rule | 0.61 | 11 of 12 |" in text
+    assert "| purity by language model | – | 0 of 12 |" in text
+    assert "| corpus | 6,000 | 0 | 2.50 |" in text
+    assert "from 6,000 texts with 70,000 positions that count (ioi 6,000)" in text.replace("\\", "")
 
 
 def test_markdown_of_result_json_alone(tmp_path: Path) -> None:
@@ -76,10 +83,12 @@ def test_text_begins_no_list_and_marks_nothing(given_text: str, expected: str) -
     assert escaped(given_text) == expected
 
 
-def test_a_narrative_of_any_part() -> None:
-    assert narrative_parts(None) == []
-    assert narrative_parts({"text": "a\n\nb", "layers": ["c", {"layer": 7, "text": "d"}, ""]}) == [
-        ("", ["a", "b"]),
-        ("Layer 0", ["c"]),
-        ("Layer 7", ["d"]),
+def test_a_narrative_is_told_once() -> None:
+    layers = [{"first": 0, "last": 0, "text": "a"}, {"first": 1, "last": 3, "text": "b\n\nc"}]
+    told = [("Layer 0", ["a"]), ("Layers 1 to 3", ["b", "c"])]
+    assert narrative_parts(None) == narrative_parts({"text": ""}) == []
+    assert narrative_parts({"text": "a\nb\nc", "layers": layers}) == told
+    assert narrative_parts({"text": "Other words.", "layers": layers}) == [
+        ("", ["Other words."]),
+        *told,
     ]

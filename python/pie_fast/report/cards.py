@@ -15,7 +15,7 @@ from pie_fast.report.tokens import visible
 from pie_fast.types import FeatureId
 
 #: contexts of each kind that a card shows
-_N_CONTEXTS = {"top": 8, "quantile": 5, "silent": 3}
+_N_CONTEXTS = {"top": 8, "quantile": 5, "silent": 5}
 
 #: tokens of a context before and after its peak
 _BEFORE, _AFTER = 28, 12
@@ -81,7 +81,7 @@ def feature_cards(
                 "up": _tokens(told.get("promoted"), words),
                 "down": _tokens(told.get("suppressed"), words),
                 "links": _links(told, with_synergy, shown),
-                "quality": quality_rows(told.get("quality") or {}),
+                "quality": card_quality(told.get("quality") or {}),
             }
         )
     return cards
@@ -92,7 +92,7 @@ def short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def quality_rows(quality: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def card_quality(quality: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row a measure, with what a rule and what a language model judged, never mixed."""
     rows: dict[str, dict[str, Any]] = {}
     for name, measure in quality.items():
@@ -124,7 +124,7 @@ def _head(feature: FeatureId, nodes: Sequence[Kept], told: Mapping[str, Any]) ->
         "size": short(strongest.size),
         "first_order": short(told.get("fap_score")),
         "f1": short(told.get("label_quality")),
-        "n_prompts": told.get("n_active_prompts"),
+        "n_texts": told.get("n_active_prompts"),
         "density": short(told.get("density")),
     }
 

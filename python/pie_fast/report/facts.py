@@ -87,7 +87,7 @@ def figure_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]
 
 
 def notes(run: Run) -> list[str]:
-    """Sentences on how the budget came about, what was missed, and whether the CLT fits."""
+    """Sentences on the budget, what was missed, whether the CLT fits, and the contexts."""
     result = run.result
     found = []
     if choice := result.get("budget_choice"):
@@ -109,14 +109,35 @@ def notes(run: Run) -> list[str]:
             f"The CLT leaves {fit['unexplained']:.1%} of the variance of the MLPs' outputs "
             f"unexplained, on {fit['n_prompts']} prompts."
         )
+    if corpus := run.told.get("corpus"):
+        sources = ", ".join(f"{name} {n:,}" for name, n in corpus["sources"].items())
+        found.append(
+            f"Contexts come from {corpus['n_sequences']:,} texts with {corpus['n_counted']:,} "
+            f"positions that count ({sources})."
+        )
     return found
 
 
-def cost_rows(run: Run) -> list[tuple[str, str, str, str]]:
-    """Stage, forward runs, backward runs (a prompt each), and seconds; the total last."""
-    calls = run.result.get("model_calls", {})
-    timings = run.result.get("timings", {})
-    stages = [*dict.fromkeys([*timings, *calls])]
+def quality_rows(quality: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Each measure of `interpretation.json` over the features: name, mean, and of how many."""
+    rows = []
+    for name, found in quality.items():
+        base, _, judge = name.rpartition("_")
+        by = {"rule": "by rule", "llm": "by language model"}.get(judge, judge)
+        mean = "–" if found["mean"] is None else f"{found['mean']:.2f}"
+        counted = f"{found['n']} of {found['n'] + found['n_missing']}"
+        rows.append((f"{base.replace('_', ' ')} {by}", mean, counted))
+    return rows
+
+
+def cost_rows(made: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Stage, forward runs, backward runs (a prompt each), and seconds; the total last.
+
+    Args:
+        made: `result.json` or `interpretation.json`.
+    """
+    calls, timings = made.get("model_calls") or {}, made.get("timings") or {}
+    stages = dict.fromkeys([*timings, *calls])
     rows = []
     for stage in sorted(stages, key=lambda name: name == "total"):
         spent = calls.get(stage)

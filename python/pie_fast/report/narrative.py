@@ -7,15 +7,24 @@ from typing import Any
 
 
 def narrative_parts(narrative: Mapping[str, Any] | None) -> list[tuple[str, list[str]]]:
-    """Titles (of layers; "" before them) and their paragraphs; parts without any are left out."""
-    if narrative is None:
+    """Titles ("" before the first, then groups of layers) and their paragraphs.
+
+    A text that only repeats what is told of the layers has no part; nor has an empty one.
+    """
+    if not narrative:
         return []
-    parts = [("", _paragraphs(narrative.get("text")))]
-    for at, layer in enumerate(narrative.get("layers") or ()):
-        told = layer if isinstance(layer, Mapping) else {"text": layer}
-        parts.append((f"Layer {told.get('layer', at)}", _paragraphs(told.get("text"))))
+    layers = narrative.get("layers") or ()
+    told = [_paragraphs(layer.get("text")) for layer in layers]
+    whole = _paragraphs(narrative.get("text"))
+    repeated = whole == [paragraph for paragraphs in told for paragraph in paragraphs]
+    parts = [("", [] if repeated else whole), *zip(map(_title, layers), told, strict=True)]
     return [(title, paragraphs) for title, paragraphs in parts if paragraphs]
 
 
+def _title(layer: Mapping[str, Any]) -> str:
+    first, last = layer["first"], layer["last"]
+    return f"Layer {first}" if first == last else f"Layers {first} to {last}"
+
+
 def _paragraphs(text: object) -> list[str]:
-    return [part.strip() for part in str(text or "").split("\n\n") if part.strip()]
+    return [line.strip() for line in str(text or "").splitlines() if line.strip()]

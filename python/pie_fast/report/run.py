@@ -51,7 +51,7 @@ class Run:
         result: `result.json`.
         interpretations: By feature as text; those of `interpretation.json` before those of
             `result.json`.
-        narrative: Of `interpretation.json`: `text`, and `layers`.
+        told: `interpretation.json`; empty where there is none.
         edges: Effects among features.
         dump: The dump of the selection prompts.
         synergy: Of the dump.
@@ -60,7 +60,7 @@ class Run:
     folder: Path
     result: Mapping[str, Any]
     interpretations: Mapping[str, Mapping[str, Any]]
-    narrative: Mapping[str, Any] | None = None
+    told: Mapping[str, Any]
     edges: Edges | None = None
     dump: FeatureDump | None = None
     synergy: SynergyMatrix | None = None
@@ -94,7 +94,7 @@ def read_run(folder: Path) -> Run:
         folder,
         result,
         interpretations,
-        told.get("narrative") or None,
+        told,
         _edges(more, told["edges"]) if told.get("edges") else None,
         open_dump(folder / "dump") if has_dump else None,
         SynergyMatrix.load(synergy) if has_dump and synergy.exists() else None,

@@ -102,7 +102,7 @@ function facts(card) {
     ["stability", card.stability === null ? null : share(card.stability)],
     ["label F1", card.f1 === null ? null : number(card.f1, 2)],
     ["density", card.density === null ? null : `${(100 * card.density).toPrecision(2)}%`],
-    ["in prompts", card.n_prompts],
+    ["fires in", card.n_texts],
   ].filter(([, value]) => value !== null && value !== undefined);
   return element("dl", { class: "facts" },
     ...rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, String(value)))));

@@ -80,12 +80,16 @@ def result(features: list[FeatureId], rng: np.random.Generator) -> dict[str, Any
 def interpretation(features: list[FeatureId], rng: np.random.Generator) -> dict[str, Any]:
     k = len(features)
     effects = np.tril(rng.normal(size=(k, k)), -1)
+    statement = {"text": "mark S2", "features": [str(f) for f in features[:2]], "share": 0.25}
     return {
         "interpretations": [one_interpretation(f, rng, features) for f in features],
         "narrative": {
             "text": f"First {features[0]} reads the names.\n\nThen <script>alert(2)</script>.",
-            "layers": [{"first": 0, "last": 2, "text": "They find names."}],
+            "layers": [
+                {"first": 0, "last": 2, "text": "They find names.", "statements": [statement]}
+            ],
         },
+        "llm": {"narrative": {"summary": "In short.", "layers": [], "narrator": "openai:m"}},
         "quality": {
             "clarity_rule": {"mean": 0.61, "n": k - 1, "n_missing": 1},
             "purity_llm": {"mean": None, "n": 0, "n_missing": k},

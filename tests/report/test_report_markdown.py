@@ -84,11 +84,18 @@ def test_text_begins_no_list_and_marks_nothing(given_text: str, expected: str) -
 
 
 def test_a_narrative_is_told_once() -> None:
-    layers = [{"first": 0, "last": 0, "text": "a"}, {"first": 1, "last": 3, "text": "b\n\nc"}]
-    told = [("Layer 0", ["a"]), ("Layers 1 to 3", ["b", "c"])]
-    assert narrative_parts(None) == narrative_parts({"text": ""}) == []
-    assert narrative_parts({"text": "a\nb\nc", "layers": layers}) == told
-    assert narrative_parts({"text": "Other words.", "layers": layers}) == [
-        ("", ["Other words."]),
-        *told,
+    statement = {"text": "mark S2", "features": ["L0:1", "L0:4"], "share": 0.125}
+    layers = [
+        {"first": 0, "last": 0, "text": "Layer 0 does a.", "statements": [statement]},
+        {"first": 1, "last": 3, "text": "b\n\nc"},
     ]
+    told = [
+        ("", ["Layer 0 does a."], ["mark S2 (12%): L0:1, L0:4"]),
+        ("Layers 1 to 3", ["b", "c"], []),
+    ]
+    assert narrative_parts(None) == narrative_parts({"text": ""}) == []
+    assert narrative_parts({"text": "Layer 0 does a.\nb\nc", "layers": layers}) == told
+    whole = ("", ["Other words."], [])
+    assert narrative_parts({"text": "Other words.", "layers": layers}) == [whole, *told]
+    llm = {"summary": "Other words.", "text": "...", "layers": layers, "narrator": "openai:m"}
+    assert narrative_parts(llm) == [whole, *told, ("", ["Told by openai:m."], [])]

@@ -26,7 +26,7 @@ from pie_fast.report.facts import (
 )
 from pie_fast.report.heat import partners, synergy_heat
 from pie_fast.report.kept import kept_units
-from pie_fast.report.narrative import narrative_parts
+from pie_fast.report.narrative import all_narratives
 from pie_fast.report.run import Run
 
 #: contexts of a feature
@@ -62,7 +62,7 @@ def markdown_report(run: Run, out: Path) -> str:
             head=headline(run),
             rows=figure_rows(run.result["evaluation"]),
             notes=notes(run),
-            narrative=narrative_parts(run.told.get("narrative")),
+            narrative=all_narratives(run.told),
             quality=quality_rows(run.told.get("quality") or {}),
             figures={name: _address(folder, path) for name, path in figures.items()},
             heat=heat,

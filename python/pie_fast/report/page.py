@@ -29,7 +29,7 @@ from pie_fast.report.facts import (
 from pie_fast.report.graph import graph_data
 from pie_fast.report.heat import Heat, packed, partners, synergy_heat
 from pie_fast.report.kept import kept_units
-from pie_fast.report.narrative import narrative_parts
+from pie_fast.report.narrative import all_narratives
 from pie_fast.report.run import Run
 
 #: the page's scripts, in the order in which they use each other
@@ -61,7 +61,7 @@ def html_page(run: Run) -> str:
             head=headline(run),
             figures=figure_rows(run.result["evaluation"]),
             notes=notes(run),
-            narrative=narrative_parts(run.told.get("narrative")),
+            narrative=all_narratives(run.told),
             quality=quality_rows(run.told.get("quality") or {}),
             heat=heat,
             layers=sorted({card["layer"] for card in cards}),

@@ -38,15 +38,25 @@ def write_report(run: Path, out: Path, *, format: Literal["html", "md"] = "html"
     """
     if format not in ("html", "md"):
         raise PieFastError(f"format is {format!r}, must be 'html' or 'md'")
-    opened = read_run(run)
-    if format == "md":
-        from pie_fast.report.markdown import markdown_report
-
-        text = markdown_report(opened, out)
-    else:
-        from pie_fast.report.page import html_page
-
-        text = html_page(opened)
+    try:
+        text = _markdown(run, out) if format == "md" else _html(run)
+    except (KeyError, TypeError) as error:
+        raise PieFastError(
+            f"{run}: a field of result.json or interpretation.json is missing or of another kind: "
+            f"{error!r}"
+        ) from error
     with replacing(out) as file:
         file.write(text.encode())
     return out
+
+
+def _html(run: Path) -> str:
+    from pie_fast.report.page import html_page
+
+    return html_page(read_run(run))
+
+
+def _markdown(run: Path, out: Path) -> str:
+    from pie_fast.report.markdown import markdown_report
+
+    return markdown_report(read_run(run), out)

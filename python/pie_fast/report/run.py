@@ -102,8 +102,11 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}, numbers must be finite")
+
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=refuse)
     except ValueError as error:
         raise PieFastError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -17,7 +17,8 @@ function tokenSpan(context, at) {
 
 function contextLine(context, around = Infinity) {
   const text = element("span", { class: "text" }), n = context.words.length;
-  const first = Math.max(0, (context.peak ?? 0) - around), last = Math.min(n, (context.peak ?? 0) + around + 1);
+  const peak = context.peak ?? 0;
+  const first = Math.max(0, peak - around), last = Math.min(n, peak + around + 1);
   if (context.cut[0] || first > 0) text.append("… ");
   for (let at = first; at < last; at++) text.append(tokenSpan(context, at), document.createElement("wbr"));
   if (context.cut[1] || last < n) text.append(" …");
@@ -57,26 +58,26 @@ function histogram(hist) {
   });
   hist.counts.forEach((count, i) => {
     const h = (count / most) * height;
-    image.append(drawn("rect", { x: (i * width) / n, y: height - h, width: Math.max(1, width / n - 1), height: h }));
+    const bar = { x: (i * width) / n, y: height - h, width: Math.max(1, width / n - 1), height: h };
+    image.append(drawn("rect", bar));
   });
-  return element("figure", { class: "activations" }, image,
-    element("figcaption", {}, element("span", {}, low), element("span", {}, "activation"), element("span", {}, high)));
+  const axis = [low, "activation", high].map((text) => element("span", {}, text));
+  return element("figure", { class: "activations" }, image, element("figcaption", {}, ...axis));
 }
 
 function judged(measure) {
   if (!measure) return "";
-  if (measure.value === null) return element("span", { class: "muted", title: measure.why }, measure.why ?? "–");
-  return element("span", { title: `${measure.n[0]} with, ${measure.n[1]} without` }, number(measure.value, 2));
+  if (measure.value === null) return element("span", { class: "muted" }, measure.why ?? "–");
+  const title = `${measure.n[0]} with, ${measure.n[1]} without`;
+  return element("span", { title }, number(measure.value, 2));
 }
 
 function qualityTable(quality) {
   const judges = ["rule", "llm"].filter((judge) => quality.some((row) => row[judge]));
-  const names = { rule: "rule", llm: "model" };
-  const head = element("tr", {}, element("th", { scope: "col" }, "Quality"),
-    ...judges.map((judge) => element("th", { scope: "col", class: "num" }, `by ${names[judge]}`)));
-  const rows = quality.map((row) => element("tr", {}, element("th", { scope: "row" }, row.name),
-    ...judges.map((judge) => element("td", { class: "num" }, judged(row[judge])))));
-  return element("table", { class: "quality" }, element("thead", {}, head), element("tbody", {}, ...rows));
+  const names = { rule: "by rule", llm: "by model" };
+  const head = ["Quality", ...judges.map((judge) => names[judge])];
+  const rows = quality.map((row) => [row.name, ...judges.map((judge) => judged(row[judge]))]);
+  return element("table", { class: "quality" }, ...numberRows(head, rows));
 }
 
 function tokenList(title, tokens) {
@@ -87,41 +88,71 @@ function tokenList(title, tokens) {
 }
 
 function linkList([title, links]) {
-  const items = links.map(([key, weight]) =>
-    element("li", {}, element("a", { href: `#${key}`, title: byKey.get(key).label }, key), ` ${title === "fires with" ? share(weight) : signed(weight)}`));
+  const told = title === "fires with" ? share : signed;
+  const items = links.map(([key, weight]) => {
+    const link = element("a", { href: `#${key}`, title: byKey.get(key).label }, key);
+    return element("li", {}, link, ` ${told(weight)}`);
+  });
   return element("div", { class: "links" }, element("h4", {}, title), element("ul", {}, ...items));
 }
 
 function facts(card) {
+  const known = (value, text) => (value === null || value === undefined ? null : text(value));
   const rows = [
     ["effect", signed(card.effect)],
     ["|effect|", number(card.size)],
-    ["first order", card.first_order === null || card.first_order === card.effect ? null : signed(card.first_order)],
+    ["first order", card.first_order === card.effect ? null : known(card.first_order, signed)],
     ["score", number(card.score)],
-    ["direct", card.direct === null ? null : signed(card.direct)],
-    ["stability", card.stability === null ? null : share(card.stability)],
-    ["label F1", card.f1 === null ? null : number(card.f1, 2)],
-    ["density", card.density === null ? null : `${(100 * card.density).toPrecision(2)}%`],
-    ["fires in", card.n_texts],
-  ].filter(([, value]) => value !== null && value !== undefined);
-  return element("dl", { class: "facts" },
-    ...rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, String(value)))));
+    ["direct", known(card.direct, signed)],
+    ["stability", known(card.stability, share)],
+    ["label F1", known(card.f1, (value) => number(value, 2))],
+    ["density", known(card.density, (value) => `${(100 * value).toPrecision(2)}%`)],
+    ["fires in", known(card.n_texts, String)],
+  ].filter(([, text]) => text !== null);
+  const pair = ([name, text]) =>
+    element("div", {}, element("dt", {}, name), element("dd", {}, text));
+  return element("dl", { class: "facts" }, ...rows.map(pair));
+}
+
+function cardHeader(card, pinned) {
+  const at = report.curves.unit === "node" ? "at" : "mostly at";
+  const places = card.places.map(whereabouts).join(", ");
+  const pin = element(
+    "button",
+    {
+      type: "button",
+      class: "pin",
+      "data-key": card.key,
+      "aria-pressed": String(isPinned(card.key)),
+      "aria-label": `${pinned ? "Unpin" : "Pin"} ${card.key}`,
+    },
+    pinned ? "Unpin" : "Pin",
+  );
+  pin.addEventListener("click", () => togglePin(card.key));
+  const key = element("span", { class: "key" }, card.key);
+  const rank = element("span", { class: "rank" }, String(card.rank + 1));
+  return element("header", {}, rank, element("h3", {}, key, ` ${at} ${places}`), pin);
 }
 
 function buildCard(card, { pinned = false } = {}) {
-  const at = report.curves.unit === "node" ? "at" : "mostly at";
-  const title = element("h3", {}, element("span", { class: "key" }, card.key), ` ${at} ${card.places.map(whereabouts).join(", ")}`);
-  const pin = element("button", { type: "button", class: "pin", "aria-pressed": String(isPinned(card.key)), "data-key": card.key,
-    "aria-label": `Pin ${card.key} beside the graph` }, pinned ? "Unpin" : "Pin");
-  pin.addEventListener("click", () => togglePin(card.key));
   const by = card.explainer && card.explainer !== "rules" ? ` — ${card.explainer}` : "";
-  return element("article", { class: "card", tabindex: "-1", "data-key": card.key, "aria-label": `Feature ${card.key}` },
-    element("header", {}, element("span", { class: "rank" }, String(card.rank + 1)), title, pin),
-    element("p", { class: "label" }, card.label, by ? element("span", { class: "muted" }, by) : null),
+  const quality = card.quality.length ? qualityTable(card.quality) : null;
+  const activations = card.hist ? histogram(card.hist) : null;
+  const measured = quality || activations;
+  return element(
+    "article",
+    { class: "card", tabindex: "-1", "data-key": card.key, "aria-label": `Feature ${card.key}` },
+    cardHeader(card, pinned),
+    element("p", { class: "label" }, card.label, element("span", { class: "muted" }, by)),
     facts(card),
-    card.hist || card.quality.length
-      ? element("div", { class: "measured" }, card.quality.length ? qualityTable(card.quality) : null, card.hist ? histogram(card.hist) : null)
-      : null,
+    measured && element("div", { class: "measured" }, quality, activations),
     contextBlock(card),
-    element("div", { class: "lists" }, tokenList("raises", card.up), tokenList("lowers", card.down), ...card.links.map(linkList)));
+    element(
+      "div",
+      { class: "lists" },
+      tokenList("raises", card.up),
+      tokenList("lowers", card.down),
+      ...card.links.map(linkList),
+    ),
+  );
 }

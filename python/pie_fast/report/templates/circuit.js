@@ -23,7 +23,8 @@ function drawEdges(layer) {
   const strongest = Math.abs(graph.edges[0]?.[2] ?? 1);
   return graph.edges.map((edge, rank) => {
     const path = drawn("path", {
-      d: edgePath(edge), class: `edge${edge[2] < 0 ? " lowers" : ""}${rank < graph.drawn ? "" : " faint"}`,
+      d: edgePath(edge),
+      class: `edge${edge[2] < 0 ? " lowers" : ""}${rank < graph.drawn ? "" : " faint"}`,
       "stroke-width": (0.6 + 3 * Math.abs(edge[2]) / strongest).toFixed(2),
     });
     layer.append(path);
@@ -54,10 +55,12 @@ function drawGraph() {
   image.setAttribute("viewBox", `0 0 ${width} ${height}`);
   image.style.minWidth = `${width}px`;
   image.style.maxWidth = `${1.5 * width}px`;
-  const names = drawn("g", { class: "names" }); // of layers, which stay where a wide graph is scrolled
+  const names = drawn("g", { class: "names" }); // of layers: they stay when the graph is scrolled
   graph.rows.forEach((row, i) => {
-    if (i % 2 === 0) image.append(drawn("rect", { class: "band", x: 0, y: row.start + MARGIN.top - 6, width, height: row.extent + 12 }));
-    names.append(drawn("text", { x: 6, y: row.start + row.extent / 2 + MARGIN.top + 4 }, row.name));
+    const y = row.start + MARGIN.top;
+    const band = { class: "band", x: 0, y: y - 6, width, height: row.extent + 12 };
+    if (i % 2 === 0) image.append(drawn("rect", band));
+    names.append(drawn("text", { x: 6, y: y + row.extent / 2 + 4 }, row.name));
   });
   const long = graph.columns.some((column) => column.name.length * 7 > column.extent + 8);
   graph.columns.forEach((column) => {
@@ -91,10 +94,11 @@ function unpoint() {
 }
 
 function showTip(i) {
-  const card = byKey.get(graph.nodes[i].key), tip = $("tip");
+  const node = graph.nodes[i], card = byKey.get(node.key), tip = $("tip");
+  const stability = card.stability === null ? "" : `, stability ${share(card.stability)}`;
   tip.replaceChildren(
-    element("strong", {}, `${card.key} at ${whereabouts(graph.nodes[i].place)}`),
-    element("span", {}, ` effect ${signed(graph.nodes[i].effect)}${card.stability === null ? "" : `, stability ${share(card.stability)}`}`),
+    element("strong", {}, `${card.key} at ${whereabouts(node.place)}`),
+    element("span", {}, ` effect ${signed(node.effect)}${stability}`),
     element("p", {}, card.label),
     ...card.contexts.slice(0, 3).map((context) => contextLine(context, AROUND)));
   tip.hidden = false;
@@ -107,8 +111,9 @@ function showTip(i) {
 function togglePin(key) {
   if (isPinned(key)) pins.splice(pins.indexOf(key), 1);
   else pins.unshift(key);
+  const cards = pins.map((pin) => buildCard(byKey.get(pin), { pinned: true }));
   const none = element("p", { class: "muted" }, "Nothing is pinned.");
-  $("pins").replaceChildren(...(pins.length ? pins.map((pin) => buildCard(byKey.get(pin), { pinned: true })) : [none]));
+  $("pins").replaceChildren(...(pins.length ? cards : [none]));
   graph.nodes.forEach((node, i) => nodes[i].setAttribute("aria-pressed", String(isPinned(node.key))));
   for (const { from, to, path } of graph.lines) {
     path.classList.toggle("pinned", isPinned(graph.nodes[from].key) || isPinned(graph.nodes[to].key));

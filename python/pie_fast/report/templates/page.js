@@ -20,6 +20,17 @@ function drawn(name, attributes = {}, ...children) {
   return made;
 }
 
+// Head and body of a table whose first column names the rows; the others hold numbers.
+function numberRows(head, rows) {
+  const name = (text, i) => element("th", { scope: "col", class: i > 0 && "num" }, text);
+  const cell = (content, i) =>
+    i > 0 ? element("td", { class: "num" }, content) : element("th", { scope: "row" }, content);
+  return [
+    element("thead", {}, element("tr", {}, ...head.map(name))),
+    element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell)))),
+  ];
+}
+
 const number = (value, digits = 3) =>
   value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
 const signed = (value, digits = 3) => (value > 0 ? "+" : "") + number(value, digits);
@@ -27,7 +38,8 @@ const share = (value) => (value === null ? "–" : `${Math.round(100 * value)}%`
 
 const themeChanged = [];
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
+const root = document.documentElement;
+const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : prefersDark.matches);
 
 function showTheme() {
   $("theme").textContent = isDark() ? "Light" : "Dark";
@@ -37,8 +49,8 @@ function showTheme() {
 
 // "light", "dark", or undefined for what the system prefers.
 function setTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
+  if (theme) root.dataset.theme = theme;
+  else delete root.dataset.theme;
   showTheme();
 }
 

@@ -1,67 +1,102 @@
 // Curves and heat maps by plotly, each drawn when it comes near; and the start of the page.
 
-const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+const CONFIG = {
+  displaylogo: false,
+  responsive: true,
+  modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+};
 const PAPER = 640; // pixels between the margins of A4
 const SMALLEST_CLUSTER = 3;
+const N_SERIES = 6; // colours of the style sheet
+const DASHES = ["solid", "dot", "dash", "dashdot"];
 let printing = false;
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 function layout(more) {
-  const axis = { gridcolor: colour("line"), zerolinecolor: colour("line"), linecolor: colour("line"), automargin: true };
+  const line = colour("line"), text = colour("text");
+  const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 52, r: 12, t: 8, b: 44 },
-    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("text") },
-    hoverlabel: { bgcolor: colour("raised"), bordercolor: colour("line"), font: { color: colour("text") } },
-    ...more, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 52, r: 12, t: 8, b: 44 },
+    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: text },
+    hoverlabel: { bgcolor: colour("raised"), bordercolor: line, font: { color: text } },
+    ...more,
+    xaxis: { ...axis, ...more.xaxis },
+    yaxis: { ...axis, ...more.yaxis },
+  };
+}
+
+// Error bars of values with their intervals; none where none has one.
+function errorBars(values, intervals, more = {}) {
+  if (!intervals.some(Boolean)) return undefined;
+  const above = (interval, i) => (interval ? interval[1] - values[i] : 0);
+  const below = (interval, i) => (interval ? values[i] - interval[0] : 0);
+  const array = intervals.map(above), arrayminus = intervals.map(below);
+  return { type: "data", symmetric: false, array, arrayminus, ...more };
+}
+
+function curveTrace([name, points], i, figure) {
+  const used = points.filter((point) => typeof point[figure] === "number");
+  const y = used.map((point) => point[figure]);
+  const own = name === report.curves.selector;
+  const dash = own ? "solid" : DASHES[i % DASHES.length];
+  return {
+    name: plain(name),
+    x: used.map((point) => point.budget),
+    y,
+    mode: "lines+markers",
+    line: { color: colour(own ? "accent" : `series-${i % N_SERIES}`), width: own ? 3 : 1.5, dash },
+    marker: { size: own ? 7 : 5 },
+    error_y: errorBars(y, used.map((point) => point.intervals?.[figure]), { thickness: 1 }),
   };
 }
 
 function curveTraces(figure) {
-  const { selectors, selector, k, here } = report.curves;
-  const traces = Object.entries(selectors).map(([name, points], i) => {
-    const used = points.filter((point) => typeof point[figure] === "number");
-    const spans = used.map((point) => point.intervals?.[figure]);
-    const own = name === selector;
-    return {
-      name: plain(name), x: used.map((point) => point.budget), y: used.map((point) => point[figure]), mode: "lines+markers",
-      line: { color: own ? colour("accent") : colour(`series-${i % 6}`), width: own ? 3 : 1.5, dash: own ? "solid" : ["solid", "dot", "dash", "dashdot"][i % 4] },
-      marker: { size: own ? 7 : 5 },
-      error_y: spans.some(Boolean) ? {
-        type: "data", symmetric: false, thickness: 1,
-        array: spans.map((span, j) => (span ? span[1] - used[j][figure] : 0)),
-        arrayminus: spans.map((span, j) => (span ? used[j][figure] - span[0] : 0)),
-      } : undefined,
-    };
-  });
+  const { selectors, k, here } = report.curves;
+  const traces = Object.entries(selectors).map((entry, i) => curveTrace(entry, i, figure));
   const { value, interval } = here[figure];
   if (typeof value !== "number") return traces;
-  return [...traces, {
-    name: "this circuit", x: [k], y: [value], mode: "markers", marker: { size: 11, symbol: "diamond", color: colour("text") },
-    error_y: interval ? { type: "data", symmetric: false, array: [interval[1] - value], arrayminus: [value - interval[0]], color: colour("text") } : undefined,
-  }];
+  const color = colour("text");
+  const marker = { size: 11, symbol: "diamond", color };
+  const error_y = errorBars([value], [interval], { color });
+  return [...traces, { name: "this circuit", x: [k], y: [value], mode: "markers", marker, error_y }];
 }
+
+const ascending = (values) => [...new Set(values)].sort((a, b) => a - b);
 
 function drawCurves() {
   const figure = document.querySelector("#curve-figure input:checked").value;
   const traces = curveTraces(figure);
-  const budgets = [...new Set(traces.flatMap((trace) => trace.x))].sort((a, b) => a - b);
   const apart = $("curves").clientWidth < 600 ? 1.6 : 1.2;
-  const ticks = budgets.reduce((kept, budget) => (budget > apart * (kept.at(-1) ?? 0) ? [...kept, budget] : kept), []);
+  const ticks = [];
+  for (const budget of ascending(traces.flatMap((trace) => trace.x))) {
+    if (budget > apart * (ticks.at(-1) ?? 0)) ticks.push(budget);
+  }
+  const x = { text: `${report.curves.unit}s kept (K)` };
+  const y = { text: { mean_kl: "mean KL (nats)" }[figure] ?? figure };
   Plotly.react("curves", traces, layout({
-    height: 380, width: printing ? PAPER : undefined, hovermode: "x unified", legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    xaxis: { type: "log", title: { text: `${report.curves.unit}s kept (K)` }, tickvals: ticks, ticktext: ticks.map(String) },
-    yaxis: { title: { text: figure.replace("_", " ").replace("kl", "KL (nats)") }, type: figure === "mean_kl" ? "log" : "linear" },
+    height: 380,
+    width: printing ? PAPER : undefined,
+    hovermode: "x unified",
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    xaxis: { type: "log", title: x, tickvals: ticks, ticktext: ticks.map(String) },
+    yaxis: { title: y, type: figure === "mean_kl" ? "log" : "linear" },
   }), CONFIG);
 }
 
 function fillCurveTable() {
   const selectors = Object.entries(report.curves.selectors);
-  const budgets = [...new Set(selectors.flatMap(([, points]) => points.map((point) => point.budget)))].sort((a, b) => a - b);
-  const head = element("tr", {}, element("th", { scope: "col", class: "num" }, "K"),
-    ...selectors.map(([name]) => element("th", { scope: "col", class: "num" }, name)));
-  const rows = budgets.map((budget) => element("tr", {}, element("th", { scope: "row", class: "num" }, String(budget)),
-    ...selectors.map(([, points]) => element("td", { class: "num" }, number(points.find((point) => point.budget === budget)?.fidelity)))));
-  $("curve-table").append(element("caption", {}, "Fidelity by selector and budget"), element("thead", {}, head), element("tbody", {}, ...rows));
+  const budgets = ascending(selectors.flatMap(([, points]) => points.map((one) => one.budget)));
+  const fidelity = (points, budget) => points.find((one) => one.budget === budget)?.fidelity;
+  const rows = budgets.map((budget) => [
+    String(budget),
+    ...selectors.map(([, points]) => number(fidelity(points, budget))),
+  ]);
+  $("curve-table").append(
+    element("caption", {}, "Fidelity by selector and budget"),
+    ...numberRows(["K", ...selectors.map(([name]) => name)], rows),
+  );
 }
 
 function unpacked(square, n) {
@@ -85,15 +120,24 @@ function drawSquare(box) {
   const { features, starts, squares } = report.heat;
   const square = squares[box.dataset.square], n = features.length, few = n <= 60;
   square.rows ??= unpacked(square, n);
-  const axis = { type: "category", showgrid: false, zeroline: false, showticklabels: few, tickfont: { size: 9 }, dtick: 1, ticks: "" };
-  Plotly.react(box, [{
-    type: "heatmap", z: square.rows, x: features, y: features, zmin: -square.limit, zmax: square.limit, hoverongaps: false,
+  const axis = {
+    type: "category", showgrid: false, zeroline: false, dtick: 1, ticks: "",
+    showticklabels: few, tickfont: { size: 9 }, constrain: "domain",
+  };
+  const trace = {
+    type: "heatmap", z: square.rows, x: features, y: features, hoverongaps: false,
+    zmin: -square.limit, zmax: square.limit,
     colorscale: [[0, colour("down")], [0.5, colour("zero")], [1, colour("up")]],
     colorbar: { thickness: 10, outlinewidth: 0, tickfont: { size: 11 } },
     hovertemplate: "%{x} and %{y}: %{z:.4f}<extra></extra>",
-  }], layout({
-    height: printing ? 0.9 * PAPER : box.clientHeight, width: printing ? PAPER : undefined, margin: { l: 20, r: 8, t: 8, b: 20 }, shapes: clusterFrames(starts, n),
-    xaxis: { ...axis, tickangle: -90, constrain: "domain" }, yaxis: { ...axis, autorange: "reversed", scaleanchor: "x", constrain: "domain" },
+  };
+  Plotly.react(box, [trace], layout({
+    height: printing ? 0.9 * PAPER : box.clientHeight,
+    width: printing ? PAPER : undefined,
+    margin: { l: 20, r: 8, t: 8, b: 20 },
+    shapes: clusterFrames(starts, n),
+    xaxis: { ...axis, tickangle: -90 },
+    yaxis: { ...axis, autorange: "reversed", scaleanchor: "x" },
   }), CONFIG);
   if (box.dataset.listening) return;
   box.dataset.listening = "yes";

@@ -31,9 +31,9 @@ from pie_fast.clt.encoder import Encoder
 from pie_fast.corpora import open_corpus
 from pie_fast.discover import discover
 from pie_fast.interpret.circuit import Choices, CircuitInterpretation, interpret_circuit
-from pie_fast.interpret.control import averages, shuffled_control
 from pie_fast.interpret.explained import explain_sampled, token_lists
-from pie_fast.interpret.parts import REPORTING, positions_in
+from pie_fast.interpret.rules.control import averages, shuffled_control
+from pie_fast.interpret.rules.parts import REPORTING, positions_in
 from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpreted_run import drawn_anew
 from pie_fast.llm import Chat, LlmExplainer, Retries

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pie_fast._native import ContextCollector
 from pie_fast.errors import PieFastError
-from pie_fast.interpret.collected import Collected
 from pie_fast.interpret.contexts import Corpus
+from pie_fast.interpret.passes.collected import Collected
 
 
 @dataclass(frozen=True)

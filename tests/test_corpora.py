@@ -20,7 +20,7 @@ from pie_fast.corpora.windows import Windows
 from pie_fast.data import demo_model_path
 from pie_fast.errors import BehaviorError, CorpusError
 from pie_fast.interpret import Corpus
-from pie_fast.interpret.corpus_hash import corpus_hash
+from pie_fast.interpret.passes.corpus_hash import corpus_hash
 
 BOS = 0
 TEXT = "Alice and Bob went to the store.\nBob gave a book to Alice.\n"

@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pie_fast.errors import PieFastError
 from pie_fast.interpret.fade import Counts, Fade, Settings, fade
-from pie_fast.interpret.fade_scores import (
+from pie_fast.interpret.fade.scores import (
     clarity,
     faithfulness,
     passes,

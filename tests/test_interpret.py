@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from interpret_world import BOOK, BOTTLE, NEWLINE, TO, Prompt, Tokenizer, explain, make_prompts
 from pie_fast.errors import PieFastError
 from pie_fast.interpret import Activity, Corpus, Facts, Vocabulary
-from pie_fast.interpret.facts import token_class
+from pie_fast.interpret.rules.facts import token_class
 
 # contexts
 
@@ -254,8 +254,8 @@ def test_the_commonest_values_are_named_first():
 
 
 def test_long_sets_are_cut():
-    from pie_fast.interpret.conditions import Condition
-    from pie_fast.interpret.wording import describe
+    from pie_fast.interpret.rules.conditions import Condition
+    from pie_fast.interpret.rules.wording import describe
 
     text = describe([(Condition("token", tuple(range(1, 8))),)], Vocabulary(None))
     assert text == "<1>, <2>, <3> or 4 others"

@@ -16,10 +16,10 @@ from interpret_world import (
     make_prompts,
 )
 from pie_fast.interpret import Corpus, Facts, Vocabulary
-from pie_fast.interpret.conditions import Condition
-from pie_fast.interpret.edits import edited, holding
-from pie_fast.interpret.parts import parts_of_prompts
 from pie_fast.interpret.rules import HeldOut, Rule
+from pie_fast.interpret.rules.conditions import Condition
+from pie_fast.interpret.rules.edits import edited, holding
+from pie_fast.interpret.rules.parts import parts_of_prompts
 
 PROMOTED = (6, 12)
 VOCABULARY = Vocabulary(Tokenizer())

@@ -9,11 +9,11 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 from interpret_world import DOT, TO, Tokenizer, activity_where, make_prompts
 from pie_fast.errors import PieFastError
 from pie_fast.interpret import Activity, Corpus, Facts, Vocabulary
-from pie_fast.interpret.conditions import Condition
-from pie_fast.interpret.control import AT_LEAST, averages, shuffled, shuffled_control
-from pie_fast.interpret.parts import positions_in
-from pie_fast.interpret.rule_quality import rule_measures
 from pie_fast.interpret.rules import HeldOut, Rule
+from pie_fast.interpret.rules.conditions import Condition
+from pie_fast.interpret.rules.control import AT_LEAST, averages, shuffled, shuffled_control
+from pie_fast.interpret.rules.parts import positions_in
+from pie_fast.interpret.rules.quality import rule_measures
 
 CORPUS = Corpus.of(make_prompts(120))
 FACTS = Facts.of(CORPUS, Vocabulary(Tokenizer()))

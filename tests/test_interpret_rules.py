@@ -24,12 +24,12 @@ from interpret_world import (
 )
 from pie_fast.errors import PieFastError
 from pie_fast.interpret import Activity, Corpus, Facts, Vocabulary, mine_rule
-from pie_fast.interpret.facts import Family
-from pie_fast.interpret.mining import best_values
-from pie_fast.interpret.parts import parts_of_prompts
-from pie_fast.interpret.ranking import DOUBT, FEW, SHARE, Ranking
 from pie_fast.interpret.rules import HeldOut
-from pie_fast.interpret.sentence import label
+from pie_fast.interpret.rules.facts import Family
+from pie_fast.interpret.rules.mining import best_values
+from pie_fast.interpret.rules.parts import parts_of_prompts
+from pie_fast.interpret.rules.ranking import DOUBT, FEW, SHARE, Ranking
+from pie_fast.interpret.rules.sentence import label
 
 
 def follows(tokens: tuple[int, ...], t: int, token: int) -> bool:

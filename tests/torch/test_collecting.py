@@ -22,9 +22,9 @@ from pie_fast.clt.decoder import Decoder
 from pie_fast.clt.encoder import Encoder, Weight
 from pie_fast.errors import CheckpointError, CorpusError, DumpError, PieFastError
 from pie_fast.interpret import Corpus
-from pie_fast.interpret.collecting import activations_of, collect, peaks_of
-from pie_fast.interpret.kept import Kept, by_length, counted_positions
-from pie_fast.interpret.reads import Reads
+from pie_fast.interpret.passes.collecting import activations_of, collect, peaks_of
+from pie_fast.interpret.passes.kept import Kept, by_length, counted_positions
+from pie_fast.interpret.passes.reads import Reads
 from pie_fast.model import Replacer, make_batch
 from pie_fast.replacement_model import ReplacementModel, load_model
 from plain_gpt2 import PlainGpt2

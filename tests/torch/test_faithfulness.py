@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pie_fast import FeatureId
 from pie_fast.behaviors import Prompt
 from pie_fast.interpret.fade import Settings, fade
-from pie_fast.interpret.faithfulness import faithfulness_by_generation, faithfulness_by_mass
-from pie_fast.interpret.steered import continuations, token_mass
+from pie_fast.interpret.fade.faithfulness import faithfulness_by_generation, faithfulness_by_mass
+from pie_fast.interpret.fade.steered import continuations, token_mass
 from pie_fast.interpretation import Measure
 from pie_fast.model import make_batch
 from pie_fast.model.direct import direct_paths

@@ -11,7 +11,7 @@ from pie_fast import FeatureId
 from pie_fast.behaviors import Prompt
 from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
-from pie_fast.interpret.steered import FACTORS, continuations, token_mass
+from pie_fast.interpret.fade.steered import FACTORS, continuations, token_mass
 from pie_fast.replacement_model import ReplacementModel
 from torch_prompts import random_prompts
 

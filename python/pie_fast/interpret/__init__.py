@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from pie_fast.errors import PieFastError
 from pie_fast.interpret.contexts import Activity, Context, Corpus, PromptLike
 from pie_fast.interpret.explained import explain, interpretation_of, token_lists
-from pie_fast.interpret.facts import Facts
 from pie_fast.interpret.rules import Rule, mine_rule
+from pie_fast.interpret.rules.facts import Facts
 from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpretation import Interpretation, TopContext
 from pie_fast.types import FeatureId

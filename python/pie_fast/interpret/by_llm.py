@@ -21,9 +21,9 @@ import numpy as np
 from pie_fast.behaviors import Prompt
 from pie_fast.behaviors.drafting import encode
 from pie_fast.interpret.circuit import CircuitInterpretation, shown_contexts
-from pie_fast.interpret.collecting import peaks_of
 from pie_fast.interpret.fade import Fade, Settings, fade
-from pie_fast.interpret.steered import continuations
+from pie_fast.interpret.fade.steered import continuations
+from pie_fast.interpret.passes.collecting import peaks_of
 from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpretation import Interpretation
 from pie_fast.llm import (

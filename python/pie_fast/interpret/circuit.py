@@ -23,12 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
-from pie_fast.interpret.collected import Collected
-from pie_fast.interpret.collecting import collect
 from pie_fast.interpret.contexts import Corpus
 from pie_fast.interpret.edges import Edges, feature_edges
 from pie_fast.interpret.explained import explain_sampled, interpretation_of, token_lists
 from pie_fast.interpret.narrative import Narrative, narrate
+from pie_fast.interpret.passes.collected import Collected
+from pie_fast.interpret.passes.collecting import collect
 from pie_fast.interpret.rule_tests import RuleTests
 from pie_fast.interpret.summary import Summary, summary
 from pie_fast.interpret.vocabulary import Vocabulary

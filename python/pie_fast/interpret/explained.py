@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pie_fast.interpret.collected import Sampled
 from pie_fast.interpret.contexts import Activity
-from pie_fast.interpret.facts import Facts
+from pie_fast.interpret.passes.collected import Sampled
 from pie_fast.interpret.rules import Rule, mine_rule
-from pie_fast.interpret.sentence import label
+from pie_fast.interpret.rules.facts import Facts
+from pie_fast.interpret.rules.sentence import label
 from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpretation import Interpretation, TokenEffect
 from pie_fast.types import FeatureId

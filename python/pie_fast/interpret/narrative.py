@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pie_fast.errors import PieFastError
-from pie_fast.interpret.facts import EARLIER
-from pie_fast.interpret.sentence import ROLES
+from pie_fast.interpret.rules.facts import EARLIER
+from pie_fast.interpret.rules.sentence import ROLES
 from pie_fast.interpretation import Interpretation
 
 #: themes of a group that are told; the rest is counted
@@ -127,8 +127,8 @@ def narrate(interpretations: Iterable[Interpretation]) -> Narrative:
 
     Args:
         interpretations: Of its features, in any order. A `rule` is a mapping with `terms`, lists
-            of conditions (each with a `family` as `pie_fast.interpret.facts` names them, `values`,
-            and `texts` of the values), and `held_out`, of which `average_precision` counts.
+            of conditions (each with a `family` of `pie_fast.interpret.rules.facts`, `values`, and
+            `texts` of the values), and `held_out`, of which `average_precision` counts.
 
     Raises:
         PieFastError: A feature without a layer, an effect that is not finite, or a rule of

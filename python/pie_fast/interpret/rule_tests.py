@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pie_fast.behaviors import Prompt
-from pie_fast.interpret.collected import Collected
-from pie_fast.interpret.collecting import activations_of
 from pie_fast.interpret.contexts import Corpus
-from pie_fast.interpret.edits import Made, edited, holding
 from pie_fast.interpret.explained import Explained, TokenLists
-from pie_fast.interpret.facts import Facts
-from pie_fast.interpret.fade_scores import passes
-from pie_fast.interpret.faithfulness import faithfulness_by_mass
-from pie_fast.interpret.rule_quality import rule_measures
+from pie_fast.interpret.fade.faithfulness import faithfulness_by_mass
+from pie_fast.interpret.fade.scores import passes
+from pie_fast.interpret.passes.collected import Collected
+from pie_fast.interpret.passes.collecting import activations_of
 from pie_fast.interpret.rules import Rule
+from pie_fast.interpret.rules.edits import Made, edited, holding
+from pie_fast.interpret.rules.facts import Facts
+from pie_fast.interpret.rules.quality import rule_measures
 from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpretation import Measure
 from pie_fast.model import Replacer

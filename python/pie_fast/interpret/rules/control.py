@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pie_fast.interpret.contexts import Activity
-from pie_fast.interpret.facts import Facts
 from pie_fast.interpret.measures import separation
-from pie_fast.interpret.parts import CHOOSING, MINING, REPORTING, positions_in
-from pie_fast.interpret.rule_quality import clarity
-from pie_fast.interpret.rules import mine_rule
+from pie_fast.interpret.rules.facts import Facts
+from pie_fast.interpret.rules.parts import CHOOSING, MINING, REPORTING, positions_in
+from pie_fast.interpret.rules.quality import clarity
+from pie_fast.interpret.rules.rule import mine_rule
 from pie_fast.interpretation import Measure
 
 #: positives, or negatives, below which a measure of the control is too noisy to say anything

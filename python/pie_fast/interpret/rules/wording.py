@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pie_fast.interpret.conditions import Condition, Term
-from pie_fast.interpret.facts import EARLIER, Value, is_of_tokens
+from pie_fast.interpret.rules.conditions import Condition, Term
+from pie_fast.interpret.rules.facts import EARLIER, Value, is_of_tokens
 from pie_fast.interpret.vocabulary import Vocabulary
 
 _CLASSES = {

@@ -27,7 +27,7 @@ from pie_fast.clt.activation import TopK
 from pie_fast.clt.encoder import Encoder
 from pie_fast.errors import CheckpointError, CorpusError, PieFastError
 from pie_fast.interpret.contexts import Bools, Corpus, Floats, Ints
-from pie_fast.interpret.reads import Reads
+from pie_fast.interpret.passes.reads import Reads
 from pie_fast.model import Batch, Replacer, make_batch
 from pie_fast.positions import n_ignored
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pie_fast.interpret.contexts import Bools
-from pie_fast.interpret.facts import Facts, Value, is_of_tokens
+from pie_fast.interpret.rules.facts import Facts, Value, is_of_tokens
 
 #: what a condition must add to a rule's worth to be said
 COST_CONDITION = 0.02

@@ -1,6 +1,6 @@
 """Rules that say where a feature fires: mined, chosen and reported on parts of the prompts.
 
-    mining      candidates (:mod:`pie_fast.interpret.mining`), on half of the prompts
+    mining      candidates (:mod:`pie_fast.interpret.rules.mining`), on half of the prompts
     choosing    the candidate worth most on that half and another quarter together, less what its
                 words cost, among those that are worth it on the quarter alone; where there is
                 none, the empty rule ("everywhere")
@@ -9,9 +9,10 @@
 Positions count, not prompts. What a rule is worth is read off the strengths, not off a threshold:
 average precision of the positions where it holds (FADE's purity, on positions), corrected for
 chance, and the share of the feature's strength that these positions have. Activations shuffled
-over the positions are worth 0 in the mean; :mod:`pie_fast.interpret.control` looks. Choosing on
-the quarter alone was tried: rules held up less well on the last quarter (docstring circuit of the
-demo model, 128 prompts: .79 average precision above chance instead of .86; 512 prompts: .86, .90).
+over the positions are worth 0 in the mean; :mod:`pie_fast.interpret.rules.control` looks. Choosing
+on the quarter alone was tried: rules held up less well on the last quarter (docstring circuit of
+the demo model, 128 prompts: .79 average precision above chance instead of .86; 512 prompts: .86,
+.90).
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.errors import PieFastError
-from pie_fast.interpret.conditions import Condition, Term, any_holds, cost_of
 from pie_fast.interpret.contexts import Activity, Bools
-from pie_fast.interpret.facts import Facts
 from pie_fast.interpret.measures import above_chance, average_precision
-from pie_fast.interpret.mining import candidates
-from pie_fast.interpret.parts import CHOOSING, MINING, REPORTING, positions_in
-from pie_fast.interpret.ranking import Ranking
+from pie_fast.interpret.rules.conditions import Condition, Term, any_holds, cost_of
+from pie_fast.interpret.rules.facts import Facts
+from pie_fast.interpret.rules.mining import candidates
+from pie_fast.interpret.rules.parts import CHOOSING, MINING, REPORTING, positions_in
+from pie_fast.interpret.rules.ranking import Ranking
+from pie_fast.interpret.rules.wording import describe, texts_of
 from pie_fast.interpret.vocabulary import Vocabulary
-from pie_fast.interpret.wording import describe, texts_of
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 
 from pie_fast.errors import PieFastError
 from pie_fast.interpret.contexts import Corpus, Floats
-from pie_fast.interpret.kept import Kept, named
+from pie_fast.interpret.passes.kept import Kept, named
 from pie_fast.model import is_out_of_memory, release_memory
 
 #: tokens of a batch, padding included, when no number is given

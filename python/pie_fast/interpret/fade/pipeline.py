@@ -2,7 +2,7 @@
 
     natural sequences   a(s) of all, some of every strength rated 0, 1 or 2
     written sequences   by a writer, to express the description; a(s) of them
-    Clarity, Responsiveness, Purity          `pie_fast.interpret.fade_scores`
+    Clarity, Responsiveness, Purity          `pie_fast.interpret.fade.scores`
     steered continuations, rated             where Clarity and Responsiveness reach a gate
     Faithfulness
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pie_fast.errors import PieFastError
-from pie_fast.interpret.fade_scores import (
+from pie_fast.interpret.fade.scores import (
     Faithful,
     check_ablated,
     clarity,

@@ -18,13 +18,13 @@ from numpy.typing import ArrayLike
 
 from pie_fast._native import ContextCollector
 from pie_fast.errors import DumpError, PieFastError
-from pie_fast.interpret.blocks import BATCH_TOKENS, Blocks, Note
-from pie_fast.interpret.collected import Collected
 from pie_fast.interpret.contexts import Corpus, Floats
-from pie_fast.interpret.corpus_hash import corpus_hash
-from pie_fast.interpret.kept import Kept, check_corpus, counted_positions
-from pie_fast.interpret.reads import Reads
-from pie_fast.interpret.saved_pass import SavedPass, State
+from pie_fast.interpret.passes.blocks import BATCH_TOKENS, Blocks, Note
+from pie_fast.interpret.passes.collected import Collected
+from pie_fast.interpret.passes.corpus_hash import corpus_hash
+from pie_fast.interpret.passes.kept import Kept, check_corpus, counted_positions
+from pie_fast.interpret.passes.reads import Reads
+from pie_fast.interpret.passes.saved_pass import SavedPass, State
 from pie_fast.model import Replacer
 from pie_fast.progress import Advance
 

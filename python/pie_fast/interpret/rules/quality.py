@@ -14,7 +14,7 @@ sequences and a language model's ratings instead; hence the suffix of every name
 The last two are Delphi's detection and fuzzing (arXiv 2410.13928) as balanced accuracy, (true
 positive rate + true negative rate) / 2, so .5 is chance. A measure that is not defined is None
 and says why. A rule fitted to activations is favoured by construction: never to be put beside
-numbers of a language model, and to be read with :mod:`pie_fast.interpret.control`.
+numbers of a language model, and to be read with :mod:`pie_fast.interpret.rules.control`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.errors import PieFastError
 from pie_fast.interpret.contexts import Activity, Bools, Ints
-from pie_fast.interpret.facts import Facts
 from pie_fast.interpret.measures import measure, purity, separation, why_undefined
-from pie_fast.interpret.parts import REPORTING, hash_of, positions_in
-from pie_fast.interpret.rules import Rule, weights_of_positions
+from pie_fast.interpret.rules.facts import Facts
+from pie_fast.interpret.rules.parts import REPORTING, hash_of, positions_in
+from pie_fast.interpret.rules.rule import Rule, weights_of_positions
 from pie_fast.interpretation import Measure
 
 Doubles = NDArray[np.float64]
@@ -48,7 +48,7 @@ def rule_measures(
         facts: Of its corpus, with the feature's own families if the rule was mined with them.
         activity: The feature's.
         concept: ``[n]`` floats, activations at positions made to express the concept (edited or
-            fresh prompts, :mod:`pie_fast.interpret.edits`); without them no clarity.
+            fresh prompts, :mod:`pie_fast.interpret.rules.edits`); without them no clarity.
         weights: ``[n_prompts]`` floats, as in mining; concept positions weigh 1.
 
     Returns:

@@ -1,6 +1,6 @@
 """Faithfulness without a rater: the rule itself says whether a continuation expresses it.
 
-Two kinds of `R_m` (`pie_fast.interpret.fade_scores`), by one steered forward pass a prompt and
+Two kinds of `R_m` (`pie_fast.interpret.fade.scores`), by one steered forward pass a prompt and
 factor, or by generation:
 
     mass        mean probability that the next token is one of a set: the tokens that the rule
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pie_fast.interpret.fade_scores import Faithful, faithfulness, with_zero
-from pie_fast.interpret.steered import FACTORS, continuations, token_mass
+from pie_fast.interpret.fade.scores import Faithful, faithfulness, with_zero
+from pie_fast.interpret.fade.steered import FACTORS, continuations, token_mass
 from pie_fast.interpretation import Measure
 from pie_fast.intervene import PromptLike, as_prompt
 from pie_fast.model import Replacer
@@ -38,7 +38,8 @@ def faithfulness_by_mass(
     """Faithfulness by the probability of a set of tokens: deterministic, nothing is generated.
 
     Args:
-        model, feature, prompts, token_ids, batch_size: See `pie_fast.interpret.steered.token_mass`.
+        model, feature, prompts, token_ids, batch_size: See
+            `pie_fast.interpret.fade.steered.token_mass`.
         a_max: Its largest `|activation|`; of 0 there is no number.
         factors: 0 is added where it is missing.
     """
@@ -68,7 +69,7 @@ def faithfulness_by_generation(
     """Faithfulness by the share of continuations in which a rule holds.
 
     Args:
-        model, feature, prompts: See `pie_fast.interpret.steered.continuations`.
+        model, feature, prompts: See `pie_fast.interpret.fade.steered.continuations`.
         a_max: Its largest `|activation|`; of 0 there is no number.
         holds: Gets prompt and continuation as one text, and the position of the first new token.
         factors: 0 is added where it is missing.

@@ -7,7 +7,7 @@
     rule        the best few terms are each joined by "or" with a second one, found likewise
                 among the positions that the first does not say
 
-Worth is that of :mod:`pie_fast.interpret.ranking`. Everything on the way is a candidate.
+Worth is that of :mod:`pie_fast.interpret.rules.ranking`. Everything on the way is a candidate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pie_fast.interpret.conditions import (
+from pie_fast.interpret.contexts import Bools, Ints
+from pie_fast.interpret.rules.conditions import (
     Condition,
     Term,
     any_holds,
@@ -24,9 +25,8 @@ from pie_fast.interpret.conditions import (
     term_holds,
     value_cost,
 )
-from pie_fast.interpret.contexts import Bools, Ints
-from pie_fast.interpret.facts import EARLIER, Facts, Family, Value
-from pie_fast.interpret.ranking import Doubles, Ranking
+from pie_fast.interpret.rules.facts import EARLIER, Facts, Family, Value
+from pie_fast.interpret.rules.ranking import Doubles, Ranking
 
 #: conditions of a term
 MAX_CONDITIONS = 3

@@ -22,11 +22,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from pie_fast.interpret.conditions import Condition, Term
 from pie_fast.interpret.contexts import Activity, Bools, Corpus, Ints
-from pie_fast.interpret.facts import EARLIER, Facts, token_class
-from pie_fast.interpret.parts import REPORTING, positions_in
-from pie_fast.interpret.rules import Rule
+from pie_fast.interpret.rules.conditions import Condition, Term
+from pie_fast.interpret.rules.facts import EARLIER, Facts, token_class
+from pie_fast.interpret.rules.parts import REPORTING, positions_in
+from pie_fast.interpret.rules.rule import Rule
 from pie_fast.interpret.vocabulary import Vocabulary
 
 #: new token by position

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pie_fast.interpret.conditions import term_holds
 from pie_fast.interpret.contexts import Activity
-from pie_fast.interpret.facts import Facts
-from pie_fast.interpret.rules import HeldOut, Rule
+from pie_fast.interpret.rules.conditions import term_holds
+from pie_fast.interpret.rules.facts import Facts
+from pie_fast.interpret.rules.rule import HeldOut, Rule
+from pie_fast.interpret.rules.wording import describe
 from pie_fast.interpret.vocabulary import Vocabulary
-from pie_fast.interpret.wording import describe
 from pie_fast.interpretation import TokenEffect
 
 #: roles whose names say little by themselves

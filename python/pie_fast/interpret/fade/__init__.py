@@ -6,6 +6,6 @@ steered         one feature set at every position and write layer, in batches
 faithfulness    without a rater: a rule, or a set of tokens, says whether a text expresses it
 """
 
-from pie_fast.interpret.fade.pipeline import Fade, Rater, Settings, Writer, fade
+from pie_fast.interpret.fade.pipeline import Counts, Fade, Rater, Settings, Writer, fade
 
-__all__ = ["Fade", "Rater", "Settings", "Writer", "fade"]
+__all__ = ["Counts", "Fade", "Rater", "Settings", "Writer", "fade"]

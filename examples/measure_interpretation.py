@@ -279,7 +279,7 @@ def main() -> None:
     circuits = [one.interpret(model, choices) for one in circuits]
     mixed = [replace(one, corpus=("builtin",)).interpret(model, choices) for one in circuits]
     rows = [
-        "| demo model, K = 50 | measured | must |",
+        f"| demo model, K = {asked.budget} | measured | must |",
         "|---|---|---|",
         rules_row(circuits, "the behaviour's prompts", ">= 60%"),
         rules_row(mixed, "these and the prompts of 7 other behaviours", "told"),
@@ -291,7 +291,8 @@ def main() -> None:
     text = "\n".join(rows)
     print(text)
     if asked.write:
-        update(Path("README.md"), "interpretation", text)
+        made = "Made by `python examples/measure_interpretation.py OUT --write`, in three minutes."
+        update(Path("README.md"), "interpretation", f"{text}\n\n{made}")
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ from pie_fast.cli.common import (
     at_least,
     open_noting,
     print_json,
-    terminal,
 )
+from pie_fast.cli.speech import reporter
 
 
 def register(app: typer.Typer) -> None:
@@ -84,7 +84,6 @@ def capture(
     from pie_fast.model import Switches
     from pie_fast.outputs import check_absent
     from pie_fast.plan import Plan
-    from pie_fast.progress import Reporter
     from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
 
     if not resume:
@@ -94,10 +93,10 @@ def capture(
         check_loadable(how)
     loaded, (found,) = how.load_with([behavior], prompts, seed)
     switches = Switches(baseline.value) if baseline else default_switches(found)
-    reporter = Reporter(visible=terminal(), notes=True)
+    say = reporter()
     fit = measure_reconstruction(loaded, split_prompts(found, split.value)[:LOOKED_AT])
     if fit.warning is not None:
-        reporter.note(fit.warning)
+        say.note(fit.warning)
     plan = Plan(
         None,
         metric=metric and metric.value,
@@ -106,8 +105,8 @@ def capture(
         batch_size=batch_size,
     )
     if split is Split.selection:
-        ask(loaded, found, plan, out, reporter, ignore=ignore_estimate, only_capture=True)
-    with reporter.stage("capture") as advance:
+        ask(loaded, found, plan, out, say, ignore=ignore_estimate, only_capture=True)
+    with say.stage("capture") as advance:
         dump = run(
             loaded,
             found,
@@ -120,7 +119,7 @@ def capture(
             resume=resume,
             force=force,
             progress=advance,
-            note=reporter.note,
+            note=say.note,
         )
     summary = {
         "dump": str(out),
@@ -128,7 +127,7 @@ def capture(
         "n_entries": int(dump.n_active),
         "n_active_features": len(dump.active_features()),
         "reconstruction": fit.to_dict(),
-        "timings": reporter.timings,
+        "timings": say.timings,
     }
     if as_json:
         print_json(summary)
@@ -171,21 +170,19 @@ def synergy(
 
     opened = open_noting(dump)
     size = check_pool(opened, pool)
-    from pie_fast.progress import Reporter
     from pie_fast.synergy import model_calls
     from pie_fast.synergy_pool import SYNERGY_FILE, measure_dump_synergy
 
     check_absent(dump / SYNERGY_FILE, force=force)
     forwards, backwards = model_calls(estimator.value, size)
-    typer.echo(
-        f"pie-fast: note: {forwards} forward and {backwards} backward passes over "
-        f"{min(n_prompts, opened.n_prompts)} prompts",
-        err=True,
+    say = reporter()
+    say.note(
+        f"{forwards} forward and {backwards} backward passes over "
+        f"{min(n_prompts, opened.n_prompts)} prompts"
     )
     ignore = opened.manifest.get("ignore_positions")
     loaded = Loading(model, clt, device, dtype, autocast, ignore, lazy_encoder, hooks).load()
-    reporter = Reporter(visible=terminal())
-    with reporter.stage("synergy") as advance:
+    with say.stage("synergy") as advance:
         matrix = measure_dump_synergy(
             loaded,
             opened,
@@ -205,7 +202,7 @@ def synergy(
         "n_prompts": matrix.n_prompts,
         "forwards": forwards,
         "backwards": backwards,
-        "timings": reporter.timings,
+        "timings": say.timings,
     }
     if as_json:
         print_json(summary)
@@ -268,17 +265,18 @@ def evaluate(
         attention.value,
         activations.value,
     )
-    figures = evaluate_circuit(
-        loaded,
-        ids,
-        found.held_out or found.selection,
-        metric=metric.value if metric else found.metric,
-        switches=switches,
-        mean_of=found.selection,
-        kl_direction=kl_direction.value,
-        seed=seed,
-        slots=slots,
-    )
+    with reporter().stage("evaluate"):
+        figures = evaluate_circuit(
+            loaded,
+            ids,
+            found.held_out or found.selection,
+            metric=metric.value if metric else found.metric,
+            switches=switches,
+            mean_of=found.selection,
+            kl_direction=kl_direction.value,
+            seed=seed,
+            slots=slots,
+        )
     figures["split"] = "held_out" if found.held_out else "selection"
     if out is not None:
         write_json(out, figures)

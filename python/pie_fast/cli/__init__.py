@@ -12,10 +12,12 @@ import typer
 from pie_fast.cli import (
     converting,
     discovering,
+    exporting,
     interpreting,
     intervening,
     models,
     planning,
+    reporting,
     saved,
     selecting,
     sharing,
@@ -54,11 +56,13 @@ discovering.register(app)
 planning.register(app)
 sharing.register(app)
 models.register(app)
+reporting.register(app)
 interpreting.register(app)
 intervening.register(app)
 selecting.register(app)
 saved.register(app)
 converting.register(app)
+exporting.register(app)
 for _command in app.registered_commands:
     _command.callback = spoken(cast("Callable[..., None]", _command.callback))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,9 +41,19 @@ from pie_fast.cli.common import (
     ResumeOption,
     SeedOption,
     Split,
+    Unit,
     at_least,
     open_noting,
     print_json,
+)
+from pie_fast.cli.graph_figures import (
+    GraphBehaviorOption,
+    GraphBudgetOption,
+    GraphOption,
+    GraphUnitOption,
+    Judged,
+    graph_figures,
+    print_graph_figures,
 )
 from pie_fast.cli.speech import reporter
 
@@ -213,8 +223,13 @@ def synergy(
 def evaluate(
     model: ModelOption,
     clt: CltOption,
-    behavior: BehaviorOption,
-    features: Annotated[Path, typer.Option("--features", help="A selection or a result (JSON).")],
+    behavior: GraphBehaviorOption = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", help="A selection or a result (JSON).")
+    ] = None,
+    graph: GraphOption = None,
+    budget: GraphBudgetOption = None,
+    unit: GraphUnitOption = Unit.feature,
     metric: MetricOption = None,
     baseline: BaselineOption = None,
     error: Annotated[Error, typer.Option("--error", help="What the CLT misses.")] = Error.keep,
@@ -239,19 +254,56 @@ def evaluate(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep a selection's features or nodes, the rest at their baseline: compare with the model."""
-    from pie_fast.capture import default_switches
-    from pie_fast.evaluate import evaluate_circuit
-    from pie_fast.model import Switches
+    """Keep what a selection, result or graph names, the rest at its baseline: compare."""
     from pie_fast.outputs import check_absent, write_json
-    from pie_fast.selectors import read_circuit
-    from pie_fast.slots import Node, Slots, node_ids
 
     if out is not None:
         check_absent(out, force=force)
-    chosen, places = read_circuit(features)
     how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
-    loaded, (found,) = how.load_with([behavior], prompts, seed)
+    judged = Judged(
+        behavior,
+        prompts,
+        seed,
+        metric and metric.value,
+        baseline and baseline.value,
+        kl_direction.value,
+        {
+            "error": error.value,
+            "attention": attention.value,
+            "activations": activations.value,
+        },
+    )
+    if graph is not None:
+        figures = graph_figures(how, judged, graph, features, budget, unit)
+    else:
+        figures = _selection_figures(how, judged, features, budget)
+    if out is not None:
+        write_json(out, figures)
+    if as_json:
+        print_json(figures)
+    elif graph is not None:
+        print_graph_figures(figures)
+    else:
+        from pie_fast.cli.tables import print_evaluation
+
+        print_evaluation(figures)
+
+
+def _selection_figures(
+    how: Loading, judged: Judged, features: Path | None, budget: int | None
+) -> dict[str, Any]:
+    if features is None or judged.behavior is None:
+        raise typer.BadParameter("give --features and --behavior, or --graph and --budget")
+    if budget is not None:
+        raise typer.BadParameter("--budget is of --graph; a selection is kept whole")
+    from pie_fast.capture import default_switches
+    from pie_fast.evaluate import evaluate_circuit
+    from pie_fast.model import Switches
+    from pie_fast.selectors import read_circuit
+    from pie_fast.slots import Node, Slots, node_ids
+
+    chosen, places = read_circuit(features)
+    loaded, (found,) = how.load_with([judged.behavior], judged.n_prompts, judged.seed)
     n_features, slots = loaded.clt.n_features, None
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)
@@ -259,30 +311,18 @@ def evaluate(
     if places is not None:
         slots = Slots.having(places, found.selection + found.held_out)
         ids = node_ids(map(Node, chosen, places), slots, n_features)
-    switches = Switches(
-        baseline.value if baseline else default_switches(found).baseline,
-        error.value,
-        attention.value,
-        activations.value,
-    )
     with reporter().stage("evaluate"):
         figures = evaluate_circuit(
             loaded,
             ids,
             found.held_out or found.selection,
-            metric=metric.value if metric else found.metric,
-            switches=switches,
+            metric=judged.metric or found.metric,
+            switches=Switches(
+                judged.baseline or default_switches(found).baseline, **judged.switches
+            ),
             mean_of=found.selection,
-            kl_direction=kl_direction.value,
-            seed=seed,
+            kl_direction=judged.kl_direction,
+            seed=judged.seed,
             slots=slots,
         )
-    figures["split"] = "held_out" if found.held_out else "selection"
-    if out is not None:
-        write_json(out, figures)
-    if as_json:
-        print_json(figures)
-    else:
-        from pie_fast.cli.tables import print_evaluation
-
-        print_evaluation(figures)
+    return {**figures, "split": "held_out" if found.held_out else "selection"}

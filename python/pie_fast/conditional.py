@@ -79,7 +79,10 @@ def conditional_gradient(
         prompts: That the circuit is grown on.
         candidates: Global ids; every active feature when None, which costs no more passes.
         k: How many to select.
-        switches, batch_size, mean_of, weights: As in `Ground`.
+        switches: As in `Ground`.
+        batch_size: As in `Ground`.
+        mean_of: As in `Ground`.
+        weights: As in `Ground`.
         how: As in `grow`.
 
     Raises:

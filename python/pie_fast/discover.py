@@ -2,6 +2,7 @@
 
 RUN/dump/          activations and attributions of the selection prompts, and their synergies
 RUN/result.json    features, interpretations, evaluation, curves, settings, timings, versions
+RUN/run.toml       the options of the command that made it, for `pie-fast discover --config`
 
 Where the unit is the node, `features` lists nodes, each with its slot, and K, `n_active` and the
 curves count nodes; each feature of them is interpreted once. Curves are of what selects nodes, so
@@ -11,6 +12,7 @@ of no selector that needs a dump only; what one node does alone (`ablation`) is 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +57,8 @@ def discover(
     reporter: Reporter | None = None,
     force: bool = False,
     resume: bool = False,
+    command: Sequence[str] | None = None,
+    config: str | None = None,
 ) -> dict[str, Any]:
     """Find, interpret and evaluate the circuit of a behaviour.
 
@@ -66,6 +70,8 @@ def discover(
         reporter: Shows and times the stages.
         force: Replace a run that is there.
         resume: Go on with a run that was stopped.
+        command: The command line that asks for it, to be recorded.
+        config: What `run.toml` holds; None writes none.
 
     Returns:
         What `result.json` holds.
@@ -107,7 +113,10 @@ def discover(
             "settings": stages.settings(chosen),
             "timings": {name: round(spent, 4) for name, spent in reporter.timings.items()},
             "versions": versions(),
+            "command": None if command is None else list(command),
         }
+        if config is not None:
+            (folder / "run.toml").write_text(config, encoding="utf-8")
         write_json(folder / "result.json", result)
     return result
 

@@ -95,7 +95,8 @@ def check_interventions(
 
     Args:
         interventions: `(feature, positions, value)` each.
-        n_layers, n_features: Of the CLT.
+        n_layers: Of the CLT.
+        n_features: Of the CLT, a layer.
 
     Raises:
         PieFastError: There are none, or one is not of this form, names a feature that the CLT does

@@ -60,10 +60,12 @@ def check_new_folder(path: Path, *, force: bool, resume: bool) -> None:
     Raises:
         OutputExistsError: Naming the path, and what to do.
     """
-    check_absent(path, force=force)
+    check_absent(path, force=force, or_else=", or give another --out")
     # An empty folder has nothing to lose.
     if path.exists() and not _is_run(path) and (path.is_file() or any(path.iterdir())):
-        raise OutputExistsError(f"{path} exists and is not a run (no {RESULT}): it is not replaced")
+        raise OutputExistsError(
+            f"{path} exists and is not a run (no {RESULT}): it is not replaced; give another --out"
+        )
     partial = _beside(path, "partial")
     if partial.exists() and not (force or resume):
         raise OutputExistsError(

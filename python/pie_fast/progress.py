@@ -40,6 +40,17 @@ class Reporter:
         if self.notes:
             print(f"pie-fast: note: {text}", file=sys.stderr)
 
+    def told(self) -> list[str]:
+        """A line for each stage: its time, and its model calls where they were counted."""
+        lines = []
+        for name, seconds in self.timings.items():
+            spent = self.calls.get(name, Cost())
+            calls = (
+                f", {spent.forward:g} forward and {spent.backward:g} backward passes of a prompt"
+            )
+            lines.append(f"{name}: {seconds:.2f} s{calls if spent != Cost() else ''}")
+        return lines
+
     @contextmanager
     def stage(self, name: str) -> Iterator[Advance]:
         """Time a stage; call what it yields as the stage goes on."""
@@ -66,15 +77,23 @@ def _bar(name: str) -> Iterator[Advance]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -227,9 +227,8 @@ def test_inspect_and_top(dump: Path) -> None:
 
 
 def test_help_is_shown() -> None:
-    assert run_cli() == run_cli("--help")
     for command in ("demo", "discover", "capture", "synergy", "select", "evaluate", "inspect"):
-        assert command in run_cli().stdout
+        assert command in run_cli("--help").stdout
         said = run_cli(command, "--help")
         assert (said.code, said.stderr) == (0, "")
         assert "--json" in said.stdout

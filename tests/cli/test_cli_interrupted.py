@@ -106,13 +106,18 @@ def test_ctrl_c_during_discover(world: World, tmp_path: Path) -> None:
     sources = (*world.model_and_clt, "--behavior", behavior)
     command = ("discover", *sources, "-k", 10, "--json")
     whole = run_cli(*command, "--out", tmp_path / "whole").json
-    measured = tmp_path / "run.partial" / "dump" / "synergy.safetensors"
-    # From here on everything is evaluation: of the circuit, then of the curve.
-    assert press_ctrl_c(measured.exists, *command, "--out", out) == STOPPED
+    dump = tmp_path / "run.partial" / "dump"
+    measured, rows = dump / "synergy.safetensors", dump / "synergy.partial.safetensors"
+
+    def evaluating() -> bool:
+        """From here on everything is evaluation: of the circuit, then of the curve."""
+        return measured.exists() and not rows.exists()
+
+    assert press_ctrl_c(evaluating, *command, "--out", out) == STOPPED
     assert not out.exists()
     run_cli(*command, "--out", out).refused("run.partial", "--resume", "--force")
     result = run_cli(*command, "--out", out, "--resume").json
-    for name in ("timings", "folder"):
+    for name in ("timings", "folder", "command"):
         del result[name], whole[name]
     assert result == whole
     assert contents(out / "dump") == contents(tmp_path / "whole" / "dump")

@@ -19,6 +19,7 @@ from pie_fast.behaviors.pools import ARGUMENTS, NAMES
 from pie_fast.behaviors.pronoun import Pronoun
 from pie_fast.behaviors.successor import Successor
 from pie_fast.errors import BehaviorError
+from pie_fast.suggestions import did_you_mean
 
 #: Narrow tasks draw on few names and templates, so that a small circuit can carry them on the
 #: demo model; the wide ones need hundreds of features, because each name brings its own.
@@ -122,7 +123,8 @@ def check_known(name_or_jsonl: str | Path) -> None:
         return
     if not (name.endswith(".jsonl") or Path(name).is_file()):
         raise BehaviorError(
-            f"unknown behavior {name!r}; known: {', '.join(TASKS)}, or the path of a .jsonl file"
+            f"unknown behavior {name!r}; known: {', '.join(TASKS)}, or the path of a .jsonl "
+            f"file{did_you_mean(name, TASKS)}"
         )
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import cast
+from collections.abc import Callable
+from typing import Annotated, cast
 
 import typer
 
 from pie_fast.cli import (
     converting,
     discovering,
+    exporting,
     interpreting,
     intervening,
     models,
     planning,
+    reporting,
     saved,
     selecting,
     sharing,
 )
-from pie_fast.errors import PieFastError
+from pie_fast.cli.sections import Sectioned
+from pie_fast.cli.speech import spoken
+from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.suggestions import did_you_mean
 
 # Help without rich: its markdown renderer alone takes longer to import than everything else here.
 app = typer.Typer(
@@ -26,17 +33,38 @@ app = typer.Typer(
     help="Find the small circuit of CLT features behind a language model's behaviour.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    cls=Sectioned,
+    invoke_without_command=True,
 )
+
+
+@app.callback()
+def _overview(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say the version and stop.")] = False,
+) -> None:
+    if version:
+        from pie_fast._native import __version__
+
+        print(f"pie-fast {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(cast(Sectioned, context.command).overview())
+
+
 discovering.register(app)
 planning.register(app)
 sharing.register(app)
 models.register(app)
+reporting.register(app)
 interpreting.register(app)
 intervening.register(app)
 selecting.register(app)
 saved.register(app)
 converting.register(app)
+exporting.register(app)
+for _command in app.registered_commands:
+    _command.callback = spoken(cast("Callable[..., None]", _command.callback))
 
 #: exit codes: bad input, and stopped by Ctrl-C
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -48,9 +76,9 @@ _ClickException = cast("type[Exception]", typer.BadParameter.__mro__[2])
 def main() -> None:
     """Run the command line; what the user did wrong is one line on standard error."""
     try:
-        code = app(sys.argv[1:] or ["--help"], prog_name="pie-fast", standalone_mode=False)
+        code = app(sys.argv[1:], prog_name="pie-fast", standalone_mode=False)
     except (_ClickException, PieFastError, OSError) as error:
-        print(f"pie-fast: error: {_one_line(error)}", file=sys.stderr)
+        print(f"pie-fast: error: {_one_line(error)}{_next_step(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
@@ -64,4 +92,18 @@ def _one_line(error: Exception) -> str:
     told = error.format_message() if hasattr(error, "format_message") else str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         told = f"{error.filename}: {error.strerror}"
-    return " ".join(told.split())
+    return " ".join(told.split()).removesuffix(".")
+
+
+def _next_step(error: Exception) -> str:
+    """What was probably meant, or where the options are listed, after an error of typing."""
+    said = re.match(r"'(.*?)' is not one of (.*)", getattr(error, "message", ""), re.DOTALL)
+    if said:
+        return did_you_mean(said[1], re.findall(r"'(.*?)'", said[2]))
+    if isinstance(error, BudgetError):
+        return "; give a smaller --budget"
+    command = getattr(error, "ctx", None)
+    told = type(error) is typer.BadParameter or getattr(error, "possibilities", None)
+    if command is None or told or command.parent is None:
+        return ""
+    return f"; {command.command_path} --help says what it takes"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pie_fast.cli.speech import reporter
 from pie_fast.gradients import GRADIENTS
 from pie_fast.method_names import METHODS
 from pie_fast.positions import check_ignored
@@ -151,8 +152,22 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="HuggingFace checkpoint: a folder or a hub id.")
 ]
 CltOption = Annotated[str, typer.Option("--clt", "-c", help="CLT: a folder or a hub id.")]
+
+
+def _complete_behavior(incomplete: str) -> list[str]:
+    from pie_fast.behaviors import known_behaviors
+
+    return [name for name in known_behaviors() if name.startswith(incomplete)]
+
+
 BehaviorOption = Annotated[
-    str, typer.Option("--behavior", "-b", help="Name of a behaviour, or a JSON Lines file.")
+    str,
+    typer.Option(
+        "--behavior",
+        "-b",
+        autocompletion=_complete_behavior,
+        help="Name of a behaviour, or a JSON Lines file.",
+    ),
 ]
 BudgetOption = Annotated[
     int, typer.Option("--budget", "-k", callback=at_least(1), help="How many features to keep (K).")
@@ -207,8 +222,20 @@ BaselineOption = Annotated[
     typer.Option("--baseline", help="By default counterfactual where there is one, else mean."),
 ]
 GradientOption = Annotated[Gradient, typer.Option("--gradient", help="Rule of the gradient.")]
-DirectionOption = Annotated[Direction, typer.Option("--direction", help="Of the synergy.")]
-EstimatorOption = Annotated[Estimator, typer.Option("--estimator", help="Of the synergy.")]
+DirectionOption = Annotated[
+    Direction,
+    typer.Option(
+        "--direction",
+        help="Of the synergy: features taken out of the whole, or put into the empty circuit.",
+    ),
+]
+EstimatorOption = Annotated[
+    Estimator,
+    typer.Option(
+        "--estimator",
+        help="Of the synergy: from differences of gradients, or exactly by patching pairs.",
+    ),
+]
 
 
 def print_json(content: Any) -> None:
@@ -217,21 +244,25 @@ def print_json(content: Any) -> None:
     sys.stdout.write("\n")
 
 
-def terminal() -> bool:
-    """Whether somebody watches the progress."""
-    return sys.stderr.isatty()
-
-
 def open_noting(path: Path) -> FeatureDump:
-    """A dump, with a note on standard error where its capture was stopped."""
-    from pie_fast.dump import open_dump
+    """A dump, with a note on standard error where its capture was stopped.
 
+    Raises:
+        DumpError: No dump is there; with where there is one, or what makes one.
+    """
+    from pie_fast.dump import open_dump
+    from pie_fast.errors import DumpError
+
+    if not path.exists():
+        raise DumpError(f"{path}: no such folder; pie-fast capture makes a dump")
+    if (path / "dump" / "manifest.json").exists() and not (path / "manifest.json").exists():
+        raise DumpError(f"{path} is a run, not a dump; its dump is {path / 'dump'}")
     opened = open_dump(path)
     if not opened.complete:
         planned = opened.manifest["n_prompts_planned"]
-        print(
-            f"pie-fast: note: {path} is incomplete: {opened.n_prompts} of {planned} prompts",
-            file=sys.stderr,
+        reporter().note(
+            f"{path} is incomplete: {opened.n_prompts} of {planned} prompts; pie-fast capture "
+            "--resume with the options it was made with goes on"
         )
     return opened
 
@@ -262,16 +293,19 @@ class Loading:
 
         from pie_fast.replacement_model import load_model
 
-        return load_model(
-            self.model,
-            self.clt,
-            device=self.device,
-            dtype=getattr(torch, self.dtype.value),
-            autocast=None if self.autocast is None else getattr(torch, self.autocast.value),
-            ignore_positions=self.ignore_positions,
-            lazy_encoder=self.lazy_encoder,
-            hooks=None if self.hooks is None else _two_hooks(self.hooks),
-        )
+        with reporter().stage("load"):
+            loaded = load_model(
+                self.model,
+                self.clt,
+                device=self.device,
+                dtype=getattr(torch, self.dtype.value),
+                autocast=None if self.autocast is None else getattr(torch, self.autocast.value),
+                ignore_positions=self.ignore_positions,
+                lazy_encoder=self.lazy_encoder,
+                hooks=None if self.hooks is None else _two_hooks(self.hooks),
+            )
+        reporter().count(lambda: loaded.spent)
+        return loaded
 
     def load_with(
         self, behaviors: Sequence[str], n_prompts: int | None, seed: int

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pie_fast.cli.common import ForceOption, JsonOption, at_least, print_json, terminal
+from pie_fast.cli.common import ForceOption, JsonOption, at_least, print_json
 from pie_fast.cli.saved import print_made
+from pie_fast.cli.speech import reporter, spoken
 
 
 class StoredDtype(StrEnum):
@@ -36,8 +37,8 @@ def register(app: typer.Typer) -> None:
         cls=_DefaultsToClt,
         help="`convert SRC DST`: a transcoder in any format as a circuit-tracer folder.",
     )
-    convert.command("clt")(convert_clt)
-    convert.command("delphi")(convert_delphi)
+    convert.command("clt")(spoken(convert_clt))
+    convert.command("delphi")(spoken(convert_delphi))
     app.add_typer(convert, name="convert")
 
 
@@ -51,10 +52,9 @@ def convert_clt(
     """Write a transcoder in the circuit-tracer layout; goes on where it was stopped."""
     from pie_fast.clt.loading import load_clt
     from pie_fast.clt.writing import write_circuit_tracer
-    from pie_fast.progress import Reporter
 
     clt = load_clt(source, lazy_encoder=True)
-    with Reporter(visible=terminal()).stage("convert") as advance:
+    with reporter().stage("convert") as advance:
         write_circuit_tracer(clt, target, dtype=dtype.name.upper(), force=force, progress=advance)
     content = {
         "path": str(target),
@@ -87,9 +87,8 @@ def convert_delphi(
 ) -> None:
     """Make a dump of a Delphi latent cache: activations only, no attributions."""
     from pie_fast.delphi import convert_delphi as convert_cache
-    from pie_fast.progress import Reporter
 
-    with Reporter(visible=terminal()).stage("convert") as advance:
+    with reporter().stage("convert") as advance:
         made = convert_cache(
             source, target, layer=layer, n_features=n_features, force=force, progress=advance
         )

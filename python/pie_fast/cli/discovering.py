@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,9 +45,10 @@ from pie_fast.cli.common import (
     Unit,
     at_least,
     print_json,
-    terminal,
 )
+from pie_fast.cli.config import ConfigOption, written
 from pie_fast.cli.selecting import BonusOption, FormOption
+from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
     from pie_fast.plan import Plan
@@ -179,6 +181,7 @@ def demo(
 
 
 def discover(
+    context: typer.Context,
     model: ModelOption,
     clt: CltOption,
     behavior: BehaviorOption,
@@ -216,6 +219,7 @@ def discover(
     force: ForceOption = False,
     resume: ResumeOption = False,
     ignore_estimate: IgnoreEstimateOption = False,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find, interpret and evaluate the circuit of a behaviour."""
@@ -252,6 +256,7 @@ def discover(
         n_prompts=prompts,
         force=force,
         resume=resume,
+        config=written(context),
         as_json=as_json,
     )
 
@@ -287,6 +292,7 @@ def _discover(
     n_prompts: int | None,
     force: bool,
     resume: bool,
+    config: str | None = None,
     as_json: bool,
 ) -> None:
     from pie_fast.outputs import check_new_folder
@@ -295,16 +301,23 @@ def _discover(
     check_new_folder(out, force=force, resume=resume)
     from pie_fast.cli.planning import ask, check_loadable
     from pie_fast.discover import discover as run
-    from pie_fast.progress import Reporter
 
     chosen = read_plan(plan, options, method_options)
     if not ignore_estimate:
         check_loadable(how)
-    reporter = Reporter(visible=terminal(), notes=True)
-    with reporter.stage("load"):
-        loaded, (found,) = how.load_with([behavior], n_prompts, options["seed"])
-    ask(loaded, found, chosen, out, reporter, ignore=ignore_estimate)
-    result = run(loaded, found, chosen, out, reporter=reporter, force=force, resume=resume)
+    loaded, (found,) = how.load_with([behavior], n_prompts, options["seed"])
+    ask(loaded, found, chosen, out, reporter(), ignore=ignore_estimate)
+    result = run(
+        loaded,
+        found,
+        chosen,
+        out,
+        reporter=reporter(),
+        force=force,
+        resume=resume,
+        command=["pie-fast", *sys.argv[1:]],
+        config=config,
+    )
     if as_json:
         print_json({**result, "folder": str(out)})
     else:

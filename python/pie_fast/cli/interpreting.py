@@ -15,8 +15,8 @@ from pie_fast.cli.common import (
     SeedOption,
     at_least,
     print_json,
-    terminal,
 )
+from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
     from pie_fast.interpret.by_llm import LlmChoices
@@ -116,7 +116,6 @@ def interpret(
     """Say what the features of a run do, and measure how well that describes them."""
     from pie_fast.interpreted_run import InterpretedRun
     from pie_fast.outputs import check_absent
-    from pie_fast.progress import Reporter
 
     wanted = InterpretedRun(run)
     check_absent(wanted.result_file, force=force)
@@ -138,7 +137,6 @@ def interpret(
         raise typer.BadParameter("--dry-run is for --explainer openai and --fade")
     from pie_fast.interpret.circuit import Choices
 
-    reporter = Reporter(visible=terminal(), notes=True)
     told = wanted.interpret(
         specs=corpus or [],
         max_tokens=corpus_tokens,
@@ -152,7 +150,7 @@ def interpret(
         clt=clt,
         behavior=behavior,
         device=device,
-        reporter=reporter,
+        reporter=reporter(),
     )
     if as_json:
         print_json(told)

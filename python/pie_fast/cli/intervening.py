@@ -25,6 +25,7 @@ from pie_fast.cli.common import (
     at_least,
     print_json,
 )
+from pie_fast.cli.speech import reporter
 from pie_fast.types import FeatureId
 
 if TYPE_CHECKING:
@@ -91,13 +92,16 @@ def intervene(
     how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
     loaded = how.load()
     frozen = {"attention": attention, "activations": activations, "norms": norms}
-    found = loaded.intervene(prompt, chosen, **{name: how.value for name, how in frozen.items()})
+    switches = {name: how.value for name, how in frozen.items()}
+    with reporter().stage("intervene"):
+        found = loaded.intervene(prompt, chosen, **switches)
     summary = found.to_dict(top)
     said = found.table(top)
     if generate:
-        text = loaded.generate(
-            prompt, chosen, max_new_tokens=generate, temperature=temperature, seed=seed
-        )
+        with reporter().stage("generate"):
+            text = loaded.generate(
+                prompt, chosen, max_new_tokens=generate, temperature=temperature, seed=seed
+            )
         summary["generated"] = text.to_dict() | {"temperature": temperature, "seed": seed}
         said = f"{said}\n\n{text}"
     if as_json:

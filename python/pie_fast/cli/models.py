@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,11 +41,21 @@ from pie_fast.cli.common import (
     ResumeOption,
     SeedOption,
     Split,
+    Unit,
     at_least,
     open_noting,
     print_json,
-    terminal,
 )
+from pie_fast.cli.graph_figures import (
+    GraphBehaviorOption,
+    GraphBudgetOption,
+    GraphOption,
+    GraphUnitOption,
+    Judged,
+    graph_figures,
+    print_graph_figures,
+)
+from pie_fast.cli.speech import reporter
 
 
 def register(app: typer.Typer) -> None:
@@ -84,7 +94,6 @@ def capture(
     from pie_fast.model import Switches
     from pie_fast.outputs import check_absent
     from pie_fast.plan import Plan
-    from pie_fast.progress import Reporter
     from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
 
     if not resume:
@@ -94,10 +103,10 @@ def capture(
         check_loadable(how)
     loaded, (found,) = how.load_with([behavior], prompts, seed)
     switches = Switches(baseline.value) if baseline else default_switches(found)
-    reporter = Reporter(visible=terminal(), notes=True)
+    say = reporter()
     fit = measure_reconstruction(loaded, split_prompts(found, split.value)[:LOOKED_AT])
     if fit.warning is not None:
-        reporter.note(fit.warning)
+        say.note(fit.warning)
     plan = Plan(
         None,
         metric=metric and metric.value,
@@ -106,8 +115,8 @@ def capture(
         batch_size=batch_size,
     )
     if split is Split.selection:
-        ask(loaded, found, plan, out, reporter, ignore=ignore_estimate, only_capture=True)
-    with reporter.stage("capture") as advance:
+        ask(loaded, found, plan, out, say, ignore=ignore_estimate, only_capture=True)
+    with say.stage("capture") as advance:
         dump = run(
             loaded,
             found,
@@ -120,7 +129,7 @@ def capture(
             resume=resume,
             force=force,
             progress=advance,
-            note=reporter.note,
+            note=say.note,
         )
     summary = {
         "dump": str(out),
@@ -128,7 +137,7 @@ def capture(
         "n_entries": int(dump.n_active),
         "n_active_features": len(dump.active_features()),
         "reconstruction": fit.to_dict(),
-        "timings": reporter.timings,
+        "timings": say.timings,
     }
     if as_json:
         print_json(summary)
@@ -171,21 +180,19 @@ def synergy(
 
     opened = open_noting(dump)
     size = check_pool(opened, pool)
-    from pie_fast.progress import Reporter
     from pie_fast.synergy import model_calls
     from pie_fast.synergy_pool import SYNERGY_FILE, measure_dump_synergy
 
     check_absent(dump / SYNERGY_FILE, force=force)
     forwards, backwards = model_calls(estimator.value, size)
-    typer.echo(
-        f"pie-fast: note: {forwards} forward and {backwards} backward passes over "
-        f"{min(n_prompts, opened.n_prompts)} prompts",
-        err=True,
+    say = reporter()
+    say.note(
+        f"{forwards} forward and {backwards} backward passes over "
+        f"{min(n_prompts, opened.n_prompts)} prompts"
     )
     ignore = opened.manifest.get("ignore_positions")
     loaded = Loading(model, clt, device, dtype, autocast, ignore, lazy_encoder, hooks).load()
-    reporter = Reporter(visible=terminal())
-    with reporter.stage("synergy") as advance:
+    with say.stage("synergy") as advance:
         matrix = measure_dump_synergy(
             loaded,
             opened,
@@ -205,7 +212,7 @@ def synergy(
         "n_prompts": matrix.n_prompts,
         "forwards": forwards,
         "backwards": backwards,
-        "timings": reporter.timings,
+        "timings": say.timings,
     }
     if as_json:
         print_json(summary)
@@ -216,8 +223,13 @@ def synergy(
 def evaluate(
     model: ModelOption,
     clt: CltOption,
-    behavior: BehaviorOption,
-    features: Annotated[Path, typer.Option("--features", help="A selection or a result (JSON).")],
+    behavior: GraphBehaviorOption = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", help="A selection or a result (JSON).")
+    ] = None,
+    graph: GraphOption = None,
+    budget: GraphBudgetOption = None,
+    unit: GraphUnitOption = Unit.feature,
     metric: MetricOption = None,
     baseline: BaselineOption = None,
     error: Annotated[Error, typer.Option("--error", help="What the CLT misses.")] = Error.keep,
@@ -242,19 +254,56 @@ def evaluate(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep a selection's features or nodes, the rest at their baseline: compare with the model."""
-    from pie_fast.capture import default_switches
-    from pie_fast.evaluate import evaluate_circuit
-    from pie_fast.model import Switches
+    """Keep what a selection, result or graph names, the rest at its baseline: compare."""
     from pie_fast.outputs import check_absent, write_json
-    from pie_fast.selectors import read_circuit
-    from pie_fast.slots import Node, Slots, node_ids
 
     if out is not None:
         check_absent(out, force=force)
-    chosen, places = read_circuit(features)
     how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
-    loaded, (found,) = how.load_with([behavior], prompts, seed)
+    judged = Judged(
+        behavior,
+        prompts,
+        seed,
+        metric and metric.value,
+        baseline and baseline.value,
+        kl_direction.value,
+        {
+            "error": error.value,
+            "attention": attention.value,
+            "activations": activations.value,
+        },
+    )
+    if graph is not None:
+        figures = graph_figures(how, judged, graph, features, budget, unit)
+    else:
+        figures = _selection_figures(how, judged, features, budget)
+    if out is not None:
+        write_json(out, figures)
+    if as_json:
+        print_json(figures)
+    elif graph is not None:
+        print_graph_figures(figures)
+    else:
+        from pie_fast.cli.tables import print_evaluation
+
+        print_evaluation(figures)
+
+
+def _selection_figures(
+    how: Loading, judged: Judged, features: Path | None, budget: int | None
+) -> dict[str, Any]:
+    if features is None or judged.behavior is None:
+        raise typer.BadParameter("give --features and --behavior, or --graph and --budget")
+    if budget is not None:
+        raise typer.BadParameter("--budget is of --graph; a selection is kept whole")
+    from pie_fast.capture import default_switches
+    from pie_fast.evaluate import evaluate_circuit
+    from pie_fast.model import Switches
+    from pie_fast.selectors import read_circuit
+    from pie_fast.slots import Node, Slots, node_ids
+
+    chosen, places = read_circuit(features)
+    loaded, (found,) = how.load_with([judged.behavior], judged.n_prompts, judged.seed)
     n_features, slots = loaded.clt.n_features, None
     for feature in chosen:
         loaded.clt.check_feature(feature.layer, feature.index)
@@ -262,29 +311,18 @@ def evaluate(
     if places is not None:
         slots = Slots.having(places, found.selection + found.held_out)
         ids = node_ids(map(Node, chosen, places), slots, n_features)
-    switches = Switches(
-        baseline.value if baseline else default_switches(found).baseline,
-        error.value,
-        attention.value,
-        activations.value,
-    )
-    figures = evaluate_circuit(
-        loaded,
-        ids,
-        found.held_out or found.selection,
-        metric=metric.value if metric else found.metric,
-        switches=switches,
-        mean_of=found.selection,
-        kl_direction=kl_direction.value,
-        seed=seed,
-        slots=slots,
-    )
-    figures["split"] = "held_out" if found.held_out else "selection"
-    if out is not None:
-        write_json(out, figures)
-    if as_json:
-        print_json(figures)
-    else:
-        from pie_fast.cli.tables import print_evaluation
-
-        print_evaluation(figures)
+    with reporter().stage("evaluate"):
+        figures = evaluate_circuit(
+            loaded,
+            ids,
+            found.held_out or found.selection,
+            metric=judged.metric or found.metric,
+            switches=Switches(
+                judged.baseline or default_switches(found).baseline, **judged.switches
+            ),
+            mean_of=found.selection,
+            kl_direction=judged.kl_direction,
+            seed=judged.seed,
+            slots=slots,
+        )
+    return {**figures, "split": "held_out" if found.held_out else "selection"}

@@ -37,7 +37,6 @@ from pie_fast.cli.common import (
     Unit,
     at_least,
     print_json,
-    terminal,
 )
 from pie_fast.cli.discovering import (
     AnyBudgetOption,
@@ -161,7 +160,7 @@ def ask(
 
     try:
         told = _measured(loaded, found, chosen, only_capture=only_capture)
-        if terminal() and told.fits(memory_left_on(loaded.device)):
+        if reporter.visible and told.fits(memory_left_on(loaded.device)):
             # Only a batch of the run's own size tells how long one takes.
             size = chosen.batch_size
             told = _measured(loaded, found, chosen, only_capture=only_capture, n_prompts=size)
@@ -177,7 +176,7 @@ def ask(
         folder = next(p for p in (out, *out.absolute().parents) if p.exists())
         disk_left = shutil.disk_usage(folder).free
         check_fits(needed, memory_left_on(loaded.device), told.disk, disk_left)
-    if terminal():
+    if reporter.visible:
         reporter.note(told.sentence)
 
 

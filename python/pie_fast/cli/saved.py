@@ -14,8 +14,8 @@ from pie_fast.cli.common import (
     at_least,
     open_noting,
     print_json,
-    terminal,
 )
+from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
     from pie_fast.dump import FeatureDump
@@ -54,14 +54,12 @@ def inspect(
 ) -> None:
     """Show what is inside a dump, and check it."""
     from pie_fast.inspection import inspect_dump
-    from pie_fast.progress import Reporter
 
     opened = open_noting(dump)
-    reporter = Reporter(visible=terminal())
     if deep:
-        with reporter.stage("check") as advance:
+        with reporter().stage("check") as advance:
             opened.verify(progress=advance)
-    with reporter.stage("read") as advance:
+    with reporter().stage("read") as advance:
         content = inspect_dump(opened, deep=deep, progress=advance)
     if as_json:
         print_json(content)
@@ -93,10 +91,9 @@ def top(
 ) -> None:
     """The best features of a dump by one score."""
     from pie_fast.inspection import listed
-    from pie_fast.progress import Reporter
 
     opened = open_noting(dump)
-    with Reporter(visible=terminal()).stage("score") as advance:
+    with reporter().stage("score") as advance:
         ids, scores = opened.top_k(
             k,
             rank_by.value,
@@ -128,11 +125,10 @@ def merge(
     """Join the prompts of dumps of one capture, in the order given: DUMP... OUT."""
     from pie_fast.dump_merge import merge_dumps
     from pie_fast.errors import PieFastError
-    from pie_fast.progress import Reporter
 
     if len(dumps) < 2:
         raise PieFastError(f"merge needs at least one dump and an output folder, got {len(dumps)}")
-    with Reporter(visible=terminal()).stage("merge") as advance:
+    with reporter().stage("merge") as advance:
         merged = merge_dumps(dumps[:-1], dumps[-1], force=force, progress=advance)
     print_made(merged, as_json=as_json)
 

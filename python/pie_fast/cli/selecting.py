@@ -20,6 +20,7 @@ from pie_fast.cli.common import (
     open_noting,
     print_json,
 )
+from pie_fast.cli.speech import reporter
 from pie_fast.method_names import DUMP_METHODS
 
 # Those that need the model are known too, so that they are refused with what to do.
@@ -64,6 +65,8 @@ def select(
     options = Options(method.value, rank_by.value, form.value, bonus.value, seed)
     file = synergy or dump / "synergy.safetensors"
     needed = options.regime(budget) == "fap-synergy"
+    if synergy is not None and not needed:
+        reporter().note(f"--synergy is not read: {method.value} of {budget} needs no synergies")
     matrix = SynergyMatrix.load(file) if needed and (synergy or file.exists()) else None
     chosen = select_features(opened, budget, options, matrix)
     content: dict[str, Any] = {

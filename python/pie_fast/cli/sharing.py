@@ -28,8 +28,8 @@ from pie_fast.cli.common import (
     SeedOption,
     at_least,
     print_json,
-    terminal,
 )
+from pie_fast.cli.speech import reporter
 
 
 class Objective(StrEnum):
@@ -93,13 +93,10 @@ def shared(
 
     # Before minutes of work: what can be refused at once is.
     check_new_folder(out, force=force, resume=False)
-    from pie_fast.progress import Reporter
     from pie_fast.shared import discover_shared
 
-    reporter = Reporter(visible=terminal())
-    with reporter.stage("load"):
-        how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
-        loaded, found = how.load_with(behavior, prompts, seed)
+    how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
+    loaded, found = how.load_with(behavior, prompts, seed)
     result = discover_shared(
         loaded,
         found,
@@ -112,7 +109,7 @@ def shared(
         seed=seed,
         out=out,
         force=force,
-        reporter=reporter,
+        reporter=reporter(),
     )
     if as_json:
         print_json({**result, "folder": str(out)})

@@ -64,9 +64,9 @@ def _passes(cost: Mapping[str, float]) -> str:
     return f"{cost['forward']:g} forward and {cost['backward']:g} backward passes"
 
 
-def print_evaluation(evaluation: Mapping[str, Any]) -> None:
+def print_evaluation(evaluation: Mapping[str, Any], title: str | None = None) -> None:
     """The figures of one circuit."""
-    Console().print(_evaluation(evaluation))
+    Console().print(_evaluation(evaluation, title))
 
 
 def _choice(choice: Mapping[str, Any]) -> str:
@@ -112,8 +112,9 @@ def _features(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def _evaluation(evaluation: Mapping[str, Any]) -> Table:
-    table = Table(title=f"Against the full model, {evaluation['n_prompts']} held-out prompts")
+def _evaluation(evaluation: Mapping[str, Any], title: str | None = None) -> Table:
+    usual = f"Against the full model, {evaluation['n_prompts']} held-out prompts"
+    table = Table(title=title or usual)
     for name in ("", "errors kept", "errors dropped"):
         table.add_column(name, justify="left" if not name else "right")
     for key in (

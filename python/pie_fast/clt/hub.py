@@ -31,7 +31,7 @@ def local_folder(source: str | Path) -> Path:
         repo, inside, revision = _parts_of_uri(text)
     else:
         if text.count("/") < 1 or folder.is_absolute() or text.startswith("."):
-            raise CheckpointError(f"{text}: no such folder")
+            raise CheckpointError(f"{text}: no such folder; give a path, or a hub id (OWNER/NAME)")
         name, _, revision = text.partition("@")
         org, repo_name, *sub = name.split("/")
         repo, inside = f"{org}/{repo_name}", "/".join(sub)

@@ -46,7 +46,7 @@ def graph_to_dict(graph: Graph) -> dict[str, Any]:
             **graph.info,
         },
         "qParams": {
-            "pinnedIds": [],
+            "pinnedIds": _pinned(graph),
             "supernodes": [[label, *ids] for label, ids in graph.supernodes],
             "linkType": "both",
             "clickedId": "",
@@ -169,6 +169,13 @@ def _output_problems(graph: Graph) -> Iterator[str]:
             yield f"node {node.id}: ctx_idx is {node.position}, must be the last position, {last}"
     if len({node.layer for node in logits}) > 1:
         yield "logits are of several layers, must be of one"
+
+
+def _pinned(graph: Graph) -> list[str]:
+    """What viewers draw as the subgraph: supernodes show their pinned members only."""
+    members = dict.fromkeys(one for _, ids in graph.supernodes for one in ids)
+    target = graph.target
+    return [*members, target.id] if members and target and target.id not in members else [*members]
 
 
 def _node(node: Node) -> dict[str, Any]:

@@ -33,10 +33,10 @@ def resolve_device(device: str) -> torch.device:
         raise PieFastError(f"unknown device {device!r}: auto, cpu, cuda, cuda:N or mps") from error
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise PieFastError(
-            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices"
+            f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices; cpu is"
         )
     if where.type == "mps" and not torch.backends.mps.is_available():
-        raise PieFastError("device 'mps' is not here")
+        raise PieFastError("device 'mps' is not here; cpu is")
     if where.type not in ("cpu", "cuda", "mps"):
         raise PieFastError(f"device {device!r} is not supported: auto, cpu, cuda, cuda:N or mps")
     return where

@@ -96,8 +96,9 @@ def plant(
     Args:
         folder: Gets the folders `model` and `clt`; made where it is not there.
         motifs: How many of each; one or a few of all when None.
-        n_prompts, n_held_out: Prompts of the two splits. Of four prompts in a row two have both
-            cues of an OR pair, and one each has only the one or the other.
+        n_prompts: Prompts to select on. Of four in a row two have both cues of an OR pair, and
+            one each has only the one or the other.
+        n_held_out: Prompts held out, made in the same way.
         seed: Decides which ids the features get, and the strengths of cues.
 
     Raises:

@@ -1,0 +1,142 @@
+"""The command that writes a run for other tools: `export`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pie_fast.cli.common import (
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    Metric,
+    OutOption,
+    at_least,
+    print_json,
+)
+from pie_fast.cli.speech import reporter
+
+
+class Target(StrEnum):
+    """What a run can be written as."""
+
+    circuit_tracer = "circuit-tracer"
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("export")(export)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run of `discover` or `demo --out`.")],
+    to: Annotated[
+        Target,
+        typer.Option("--to", help="A graph for circuit-tracer and Neuronpedia, or a table."),
+    ],
+    out: OutOption,
+    prompt: Annotated[
+        int | None,
+        typer.Option(
+            "--prompt",
+            callback=at_least(0),
+            help="Graph: a selection prompt's number, by default 0.",
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Graph: of a text instead; its answer is the likeliest token."),
+    ] = None,
+    metric: Annotated[
+        Metric | None,
+        typer.Option("--metric", help="Graph: what effects are on; the run's, of a text logit."),
+    ] = None,
+    edge_share: Annotated[
+        float,
+        typer.Option("--edge-share", help="Graph: links that carry this share of all influence."),
+    ] = 0.98,
+    slug: Annotated[
+        str | None, typer.Option("--slug", help="Graph: its name, by default BEHAVIOR-PROMPT.")
+    ] = None,
+    scan: Annotated[
+        str | None,
+        typer.Option("--scan", help="Graph: where viewers find feature pages, by default the CLT."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="By default that of the run.")
+    ] = None,
+    clt: Annotated[
+        str | None, typer.Option("--clt", "-c", help="By default that of the run.")
+    ] = None,
+    behavior: Annotated[
+        str | None, typer.Option("--behavior", "-b", help="By default that of the run.")
+    ] = None,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run as an attribution graph of one prompt (into a folder), or as a table."""
+    if to is not Target.circuit_tracer:
+        _refuse_graph_options(to, prompt=prompt, text=text, metric=metric, slug=slug, scan=scan)
+        summary = _table(run, to, out, force)
+    elif text is not None and prompt is not None:
+        raise typer.BadParameter("--prompt and --text exclude each other; give one")
+    else:
+        choices = {
+            "prompt": prompt or 0,
+            "text": text,
+            "metric": metric and metric.value,
+            "edge_share": edge_share,
+            "slug": slug,
+            "scan": scan,
+        }
+        loading = {"model": model, "clt": clt, "behavior": behavior, "device": device}
+        summary = _graph(run, out, choices, loading, force)
+    if as_json:
+        print_json(summary)
+    else:
+        what = ", ".join(f"{n} {name}" for name, n in summary.items() if isinstance(n, int))
+        typer.echo(f"{what} written to {summary['file']}")
+
+
+def _refuse_graph_options(to: Target, **given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise typer.BadParameter(f"--{name} is of graphs; --to {to.value} writes a table")
+
+
+def _table(run: Path, to: Target, out: Path, force: bool) -> dict[str, Any]:
+    from pie_fast.discovered_run import DiscoveredRun
+    from pie_fast.exchange import feature_rows, write_table
+    from pie_fast.outputs import check_absent
+
+    check_absent(out, force=force)
+    rows = feature_rows(DiscoveredRun(run).told)
+    return {"file": str(write_table(out, rows, to.value)), "rows": len(rows)}
+
+
+def _graph(
+    run: Path, out: Path, choices: dict[str, Any], loading: dict[str, Any], force: bool
+) -> dict[str, Any]:
+    from pie_fast.discovered_run import DiscoveredRun
+    from pie_fast.exchange import write_graph
+    from pie_fast.outputs import check_absent
+    from pie_fast.run_graph import GraphChoices, graph_of_run
+
+    discovered, chosen = DiscoveredRun(run), GraphChoices(**choices)
+    check_absent(out / f"{chosen.slug_of(discovered)}.json", force=force)
+    graph = graph_of_run(discovered, chosen, **loading, reporter=reporter())
+    return {
+        "file": str(write_graph(out, graph)),
+        "slug": graph.slug,
+        "nodes": len(graph.nodes),
+        "features": len(graph.features),
+        "links": len(graph.links),
+        "supernodes": len(graph.supernodes),
+    }

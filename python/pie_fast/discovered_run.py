@@ -1,0 +1,175 @@
+"""A folder that `discover` made: its result, and what it ran on, loaded again.
+
+Reading the result needs no torch; `load` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pie_fast.behaviors import Behavior, load_behavior
+from pie_fast.errors import PieFastError
+from pie_fast.outputs import RESULT
+from pie_fast.types import FeatureId
+
+if TYPE_CHECKING:
+    from pie_fast.replacement_model import ReplacementModel
+
+#: longer interpretations, where `interpret` was run
+INTERPRETATION = "interpretation.json"
+
+_NEEDED = {
+    "model": str,
+    "clt": str,
+    "behavior": str,
+    "behavior_seed": int,
+    "behavior_hash": str,
+    "n_selection": int,
+    "n_held_out": int,
+    "metric": str,
+    "hooks": list,
+}
+
+
+@dataclass(frozen=True)
+class DiscoveredRun:
+    """A folder that `discover` made.
+
+    Attributes:
+        folder: The run.
+    """
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        """Its result."""
+        return self.folder / RESULT
+
+    @cached_property
+    def result(self) -> Mapping[str, Any]:
+        """What the result holds.
+
+        Raises:
+            PieFastError: There is none, or it is no JSON object.
+        """
+        try:
+            return _object(self.file)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise PieFastError(f"{self.folder} is not a run: it has no {RESULT}") from error
+
+    @cached_property
+    def told(self) -> Mapping[str, Any]:
+        """The result with the interpretations of `interpretation.json`, where there is one.
+
+        Raises:
+            PieFastError: As `result`, of either file.
+        """
+        more = self.folder / INTERPRETATION
+        if not more.exists():
+            return self.result
+        found = _object(more).get("interpretations")
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise PieFastError(f"{more}: interpretations is not a list of objects")
+        known = self.result.get("interpretations") or []
+        return {**self.result, "interpretations": [*known, *found]}  # the last one counts
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """How the run was made.
+
+        Raises:
+            PieFastError: There is no result, or it lacks a setting.
+        """
+        settings = self.result.get("settings")
+        if not isinstance(settings, dict):
+            raise PieFastError(f"{self.file}: settings is {settings!r}, must be an object")
+        for name, kind in _NEEDED.items():
+            if not isinstance(settings.get(name), kind):
+                raise PieFastError(
+                    f"{self.file}: settings.{name} is {settings.get(name)!r}, "
+                    f"must be of type {kind.__name__}"
+                )
+        return settings
+
+    @cached_property
+    def features(self) -> tuple[list[FeatureId], list[float]]:
+        """The features interpreted by the run, and their signed FAP scores.
+
+        Raises:
+            PieFastError: The result has none, or one that is broken.
+        """
+        rows = self.result.get("interpretations")
+        if not isinstance(rows, list) or not rows:
+            raise PieFastError(f"{self.file}: has no list 'interpretations'")
+        features, scores = [], []
+        for number, row in enumerate(rows):
+            try:
+                features.append(FeatureId(int(row["layer"]), int(row["index"])))
+                scores.append(float(row["fap_score"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise PieFastError(
+                    f"{self.file}: interpretations[{number}] needs layer, index and fap_score: "
+                    f"{error!r}"
+                ) from error
+        return features, scores
+
+    def load(self, model: str | None, clt: str | None, device: str) -> ReplacementModel:
+        """The model and the CLT, as they were loaded for the run.
+
+        Args:
+            model, clt: Instead of those that the run names.
+            device: Where the model runs.
+        """
+        import torch
+
+        from pie_fast.replacement_model import load_model
+
+        dtype = self.settings.get("dtypes", {}).get("model", "float32")
+        return load_model(
+            model or self.settings["model"],
+            clt or self.settings["clt"],
+            device=device,
+            dtype=getattr(torch, dtype),
+            ignore_positions=self.settings.get("ignore_positions", "auto"),
+            hooks=tuple(self.settings["hooks"]),
+        )
+
+    def behavior(self, name: str | None, loaded: ReplacementModel) -> Behavior:
+        """The run's behaviour, or another one of the same size.
+
+        Raises:
+            PieFastError: The run's own is not what it was.
+            BehaviorError: One that is unknown, or that the model cannot read.
+        """
+        settings = self.settings
+        found = load_behavior(
+            name or settings["behavior"],
+            tokenizer=loaded.host.tokenizer,
+            seed=settings["behavior_seed"],
+            n_selection=settings["n_selection"],
+            n_held_out=settings["n_held_out"],
+        )
+        if name is None and found.hash != settings["behavior_hash"]:
+            raise PieFastError(
+                f"behaviour {found.name} is not the one of {self.file}: its hash is "
+                f"{found.hash[:12]}, the run's {settings['behavior_hash'][:12]}; name it by "
+                "--behavior to use it all the same"
+            )
+        found.check_fits(loaded.host.vocab_size, loaded.host.n_ctx)
+        return found
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PieFastError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise PieFastError(f"{path}: holds a {type(content).__name__}, must be an object")
+    return content

@@ -2,7 +2,7 @@
 
 RUN/interpretation.json    what `pie_fast.interpret.circuit` found, and what a language model said
 RUN/explanations.jsonl     the labels alone, for others to read (`pie_fast.exchange`)
-RUN/contexts/              the pass over the corpus, gone on with where it was stopped
+RUN/contexts/              the pass over each corpus, gone on with where it was stopped
 RUN/answers/               of the language model, so that no answer is paid twice
 """
 
@@ -22,6 +22,7 @@ from pie_fast.discovered_run import INTERPRETATION, DiscoveredRun
 from pie_fast.exchange import apply_labels, read_labels, write_explanations
 from pie_fast.interpret.by_llm import LlmChoices, with_llm
 from pie_fast.interpret.circuit import Choices, CircuitInterpretation, interpret_circuit
+from pie_fast.interpret.passes.corpus_hash import corpus_hash
 from pie_fast.outputs import write_json
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class InterpretedRun(DiscoveredRun):
             fresh=fresh,
             metric=self.settings["metric"],
             choices=choices,
-            folder=self.folder / "contexts",
+            folder=self.folder / "contexts" / corpus_hash(corpus)[:16],
             reporter=reporter,
         )
         if others is not None:

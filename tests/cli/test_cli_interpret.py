@@ -87,6 +87,15 @@ def test_a_pass_that_is_done_is_not_run_again(run: Path) -> None:
     assert again["edges"] == before["edges"]
 
 
+def test_another_corpus_has_a_pass_of_its_own(run: Path) -> None:
+    more = ("--corpus", "greater-than", "--steered", 0, "--force")
+    assert run_cli("interpret", run, *more).code == 0
+    assert read(run)["corpus"]["sources"] == {"ioi": 1000, "greater-than": 256}
+    again = run_cli("interpret", run, "--steered", 0, "--force", "--json").json
+    assert again["corpus"]["sources"] == {"ioi": 1000}
+    assert again["model_calls"]["corpus"]["forward"] == 0
+
+
 def test_what_is_there_is_kept_without_force(run: Path) -> None:
     before = contents(run)
     run_cli("interpret", run).refused("interpretation.json exists", "--force")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 #: measures with a column of their own, the first of each pair that was measured; an 80 columns wide
 #: terminal has room for no more beside the label
-_COLUMNS = (("responsiveness_llm", "responsiveness_rule"), ("detection_llm", "purity_rule"))
+_COLUMNS = (("responsiveness_llm", "responsiveness_rule"), ("detection_llm", "clarity_rule"))
 
 
 def print_interpretation(content: Mapping[str, Any], folder: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_card_says_what_there_is_and_no_more() -> None:
         quality={"clarity_rule": Measure(0.75)},
     )
     checked = Checked(full._repr_html_())
-    for said in ("L1:2 fires", "12.50%", "7 prompts", "F1 of the label 0.5", "lowers  no -1.50"):
+    for said in ("L1:2 fires", "12.50%", "7 prompts", "label quality 0.5", "lowers  no -1.50"):
         assert said in checked.text, said
     assert "fed by L0:9 2" in checked.text and "clarity_rule 0.75" in checked.text
     assert "█ ▃" in checked.text, "counts of 9, 0 and 1 on a logarithmic scale"

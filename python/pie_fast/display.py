@@ -35,7 +35,7 @@ def interpretation(one: Interpretation) -> str:
     """A card: label, figures, contexts with heat, tokens that it moves, links and quality."""
     figures = [f"FAP score {_number(one.fap_score)}"]
     if one.label_quality is not None:
-        figures.append(f"F1 of the label {_number(one.label_quality)}")
+        figures.append(f"label quality {_number(one.label_quality)}")
     if one.n_active_prompts is not None:
         figures.append(f"fires in {one.n_active_prompts} prompts")
     if one.density is not None:

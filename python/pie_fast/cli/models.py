@@ -265,7 +265,7 @@ def evaluate(
         attention.value,
         activations.value,
     )
-    with reporter().stage("evaluate"):
+    with reporter().stage("evaluate") as advance:
         figures = evaluate_circuit(
             loaded,
             ids,
@@ -276,6 +276,7 @@ def evaluate(
             kl_direction=kl_direction.value,
             seed=seed,
             slots=slots,
+            progress=advance,
         )
     figures["split"] = "held_out" if found.held_out else "selection"
     if out is not None:

@@ -169,6 +169,15 @@ BehaviorOption = Annotated[
         help="Name of a behaviour, or a JSON Lines file.",
     ),
 ]
+RunModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="By default that of the run.")
+]
+RunCltOption = Annotated[
+    str | None, typer.Option("--clt", "-c", help="By default that of the run.")
+]
+RunBehaviorOption = Annotated[
+    str | None, typer.Option("--behavior", "-b", help="By default that of the run.")
+]
 BudgetOption = Annotated[
     int, typer.Option("--budget", "-k", callback=at_least(1), help="How many features to keep (K).")
 ]

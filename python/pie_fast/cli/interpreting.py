@@ -12,6 +12,9 @@ from pie_fast.cli.common import (
     DeviceOption,
     ForceOption,
     JsonOption,
+    RunBehaviorOption,
+    RunCltOption,
+    RunModelOption,
     SeedOption,
     at_least,
     print_json,
@@ -29,82 +32,93 @@ class Explainer(StrEnum):
     openai = "openai"
 
 
+RunArgument = Annotated[Path, typer.Argument(help="A run of `discover` or `demo --out`.")]
+CorpusOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--corpus",
+        metavar="builtin|NAME|FILE|hf:NAME",
+        help="Text beside the behaviour's prompts (repeatable): a text, JSON Lines or parquet "
+        "file, a behaviour, all built-in ones, a HuggingFace dataset.",
+    ),
+]
+CorpusTokensOption = Annotated[
+    int, typer.Option("--corpus-tokens", callback=at_least(1), help="At most so many of it.")
+]
+WindowOption = Annotated[
+    int, typer.Option("--window", callback=at_least(2), help="Tokens that texts are cut into.")
+]
+ContextsOption = Annotated[
+    int, typer.Option("--contexts", callback=at_least(1), help="Kept of each kind, a feature.")
+]
+SteeredOption = Annotated[
+    int,
+    typer.Option("--steered", callback=at_least(0), help="Prompts steered for Faithfulness."),
+]
+ExplainerOption = Annotated[Explainer, typer.Option("--explainer", help="What writes the labels.")]
+FadeOption = Annotated[
+    bool, typer.Option("--fade", help="Also rate the labels by the language model (costly).")
+]
+RatedOption = Annotated[
+    int,
+    typer.Option("--rated", callback=at_least(1), help="Texts rated a feature; FADE: 500."),
+]
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option("--base-url", help="Of the OpenAI-compatible endpoint; else OPENAI_BASE_URL."),
+]
+LlmModelOption = Annotated[
+    str | None, typer.Option("--llm-model", help="Its model, for --explainer openai or --fade.")
+]
+KeyOption = Annotated[
+    str, typer.Option("--api-key-env", help="The environment variable that holds its key.")
+]
+ConcurrencyOption = Annotated[
+    int, typer.Option("--concurrency", callback=at_least(1), help="Requests at a time.")
+]
+PriceOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--price", metavar="IN OUT", help="Of a million tokens, to tell the cost."),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--llm-cache", help="Folder of its answers; by default RUN/answers."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Send nothing: tell what would be asked.")
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option("--labels", help="Labels of others: our JSON Lines, or Neuronpedia's export."),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("interpret")(interpret)
 
 
 def interpret(
-    run: Annotated[Path, typer.Argument(help="A run of `discover` or `demo --out`.")],
-    corpus: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--corpus",
-            metavar="builtin|NAME|FILE|hf:NAME",
-            help="Text beside the behaviour's prompts (repeatable): a text, JSON Lines or parquet "
-            "file, a behaviour, all built-in ones, a HuggingFace dataset.",
-        ),
-    ] = None,
-    corpus_tokens: Annotated[
-        int, typer.Option("--corpus-tokens", callback=at_least(1), help="At most so many of it.")
-    ] = 1_000_000,
-    window: Annotated[
-        int, typer.Option("--window", callback=at_least(2), help="Tokens that texts are cut into.")
-    ] = 128,
-    contexts: Annotated[
-        int, typer.Option("--contexts", callback=at_least(1), help="Kept of each kind, a feature.")
-    ] = 5,
-    steered: Annotated[
-        int,
-        typer.Option("--steered", callback=at_least(0), help="Prompts steered for Faithfulness."),
-    ] = 16,
-    explainer: Annotated[
-        Explainer, typer.Option("--explainer", help="What writes the labels.")
-    ] = Explainer.rules,
-    fade: Annotated[
-        bool, typer.Option("--fade", help="Also rate the labels by the language model (costly).")
-    ] = False,
-    n_rated: Annotated[
-        int,
-        typer.Option("--rated", callback=at_least(1), help="Texts rated a feature; FADE: 500."),
-    ] = 100,
-    base_url: Annotated[
-        str | None,
-        typer.Option("--base-url", help="Of the OpenAI-compatible endpoint; else OPENAI_BASE_URL."),
-    ] = None,
-    llm_model: Annotated[
-        str | None, typer.Option("--llm-model", help="Its model, for --explainer openai or --fade.")
-    ] = None,
-    key_variable: Annotated[
-        str, typer.Option("--api-key-env", help="The environment variable that holds its key.")
-    ] = "OPENAI_API_KEY",
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", callback=at_least(1), help="Requests at a time.")
-    ] = 8,
-    price: Annotated[
-        tuple[float, float] | None,
-        typer.Option("--price", metavar="IN OUT", help="Of a million tokens, to tell the cost."),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--llm-cache", help="Folder of its answers; by default RUN/answers."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Send nothing: tell what would be asked.")
-    ] = False,
-    labels: Annotated[
-        Path | None,
-        typer.Option("--labels", help="Labels of others: our JSON Lines, or Neuronpedia's export."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="By default that of the run.")
-    ] = None,
-    clt: Annotated[
-        str | None, typer.Option("--clt", "-c", help="By default that of the run.")
-    ] = None,
-    behavior: Annotated[
-        str | None, typer.Option("--behavior", "-b", help="By default that of the run.")
-    ] = None,
+    run: RunArgument,
+    corpus: CorpusOption = None,
+    corpus_tokens: CorpusTokensOption = 1_000_000,
+    window: WindowOption = 128,
+    contexts: ContextsOption = 5,
+    steered: SteeredOption = 16,
+    explainer: ExplainerOption = Explainer.rules,
+    fade: FadeOption = False,
+    n_rated: RatedOption = 100,
+    base_url: BaseUrlOption = None,
+    llm_model: LlmModelOption = None,
+    key_variable: KeyOption = "OPENAI_API_KEY",
+    concurrency: ConcurrencyOption = 8,
+    price: PriceOption = None,
+    cache: CacheOption = None,
+    dry_run: DryRunOption = False,
+    labels: LabelsOption = None,
+    model: RunModelOption = None,
+    clt: RunCltOption = None,
+    behavior: RunBehaviorOption = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", callback=at_least(1), help="Prompts a batch.")
     ] = 32,

@@ -14,6 +14,9 @@ from pie_fast.cli.common import (
     JsonOption,
     Metric,
     OutOption,
+    RunBehaviorOption,
+    RunCltOption,
+    RunModelOption,
     at_least,
     print_json,
 )
@@ -68,15 +71,9 @@ def export(
         str | None,
         typer.Option("--scan", help="Graph: where viewers find feature pages, by default the CLT."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="By default that of the run.")
-    ] = None,
-    clt: Annotated[
-        str | None, typer.Option("--clt", "-c", help="By default that of the run.")
-    ] = None,
-    behavior: Annotated[
-        str | None, typer.Option("--behavior", "-b", help="By default that of the run.")
-    ] = None,
+    model: RunModelOption = None,
+    clt: RunCltOption = None,
+    behavior: RunBehaviorOption = None,
     device: DeviceOption = "auto",
     force: ForceOption = False,
     as_json: JsonOption = False,

@@ -24,7 +24,7 @@ from record import ABSENT, HELD, MISSED, Record, load
 HERE = Path(__file__).parent
 SUITES = (
     *("select", "top", "growth", "score", "synergy", "decoder", "memory", "call", "start"),
-    *("growth_cost", "attribution", "prompts"),
+    *("growth_cost", "attribution", "prompts", "contexts"),
 )
 LIBRARIES = (
     *("numpy", "torch", "numba", "polars", "duckdb", "scipy"),

@@ -14,12 +14,15 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def serving(folder: Path, repo: str, *, cut: str | None = None) -> Iterator[str]:
+def serving(
+    folder: Path, repo: str, *, kind: str = "models", cut: str | None = None
+) -> Iterator[str]:
     """The address of a hub that has `folder` as the repository `repo`.
 
     Args:
         folder: What is in it.
         repo: `org/name`.
+        kind: `models` or `datasets`.
         cut: A file whose download breaks off half-way.
     """
 
@@ -31,13 +34,17 @@ def serving(folder: Path, repo: str, *, cut: str | None = None) -> Iterator[str]
             self._file(with_body=False)
 
         def do_GET(self) -> None:
-            if self.path.startswith(f"/api/models/{repo}"):
+            if self.path.startswith(f"/api/{kind}/{repo}"):
                 self._listing()
             else:
                 self._file(with_body=True)
 
         def _listing(self) -> None:
-            files = sorted(p for p in folder.rglob("*") if p.is_file())
+            below = self.path.partition("?")[0].partition("/tree/")[2].partition("/")[2]
+            files = sorted(p for p in (folder / below).rglob("*") if p.is_file())
+            if not files:
+                self._missing()
+                return
             names = [p.relative_to(folder).as_posix() for p in files]
             if "/tree/" in self.path:
                 rows: object = [
@@ -58,10 +65,7 @@ def serving(folder: Path, repo: str, *, cut: str | None = None) -> Iterator[str]
             inside = self.path.partition("?")[0].partition("/resolve/")[2].partition("/")[2]
             path = folder / inside
             if not inside or not path.is_file():
-                self.send_response(404)
-                self.send_header("X-Error-Code", "EntryNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self._missing()
                 return
             body = path.read_bytes()
             self.send_response(200)
@@ -73,6 +77,12 @@ def serving(folder: Path, repo: str, *, cut: str | None = None) -> Iterator[str]
                 self.wfile.write(body[: len(body) // 2] if inside == cut else body)
                 if inside == cut:
                     self.close_connection = True
+
+        def _missing(self) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pie_fast.interpret import Activity, Corpus, Facts, Vocabulary, mine_rule
 from pie_fast.interpret.rules import Rule
-from pie_fast.interpret.sentence import label
+from pie_fast.interpret.rules.sentence import label
 
 WORDS = ["<bos>", " Mary", " John", " Tom", " Ann", " went", " gave", " to", " bottle", " book"]
 WORDS += [".", "\n   ", " 7", " 42", " and", " the"]

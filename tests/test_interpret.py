@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from interpret_world import BOOK, BOTTLE, NEWLINE, TO, Prompt, Tokenizer, explain, make_prompts
 from pie_fast.errors import PieFastError
 from pie_fast.interpret import Activity, Corpus, Facts, Vocabulary
-from pie_fast.interpret.facts import token_class
+from pie_fast.interpret.rules.facts import token_class
 
 # contexts
 
@@ -100,6 +101,38 @@ def test_a_corpus_needs_prompts_with_tokens(prompts):
         Corpus.of(prompts)
 
 
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())
+def test_taking_prompts_is_making_a_corpus_of_them(lengths, data):
+    n_tokens = sum(lengths)
+    prompts = [Prompt(tuple(range(10 * i, 10 * i + n))) for i, n in enumerate(lengths)]
+    roles = tuple(f"role {i}" for i in range(n_tokens))
+    sources = tuple(f"file {i}" for i in range(len(lengths)))
+    whole = replace(Corpus.of(prompts), roles=roles, sources=sources)
+    counted = np.asarray(data.draw(st.lists(st.booleans(), min_size=n_tokens, max_size=n_tokens)))
+    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=6))
+    some = replace(whole, counted=counted).take(chosen)
+    assert some.n_prompts == len(chosen)
+    assert some.sources == tuple(sources[i] for i in chosen)
+    for i, prompt in enumerate(chosen):
+        here = slice(whole.ptr[prompt], whole.ptr[prompt + 1])
+        there = slice(some.ptr[i], some.ptr[i + 1])
+        assert some.tokens_of(i).tolist() == list(prompts[prompt].tokens)
+        assert some.roles[there] == roles[here]
+        assert some.counted_mask[there].tolist() == counted[here].tolist()
+    assert whole.take(chosen).counted_mask.all()
+
+
+@pytest.mark.parametrize("bad", [-1, 2])
+def test_only_prompts_of_the_corpus_can_be_taken(bad):
+    with pytest.raises(PieFastError, match=f"prompt {bad} is not in the corpus.* 0 to 1"):
+        corpus_of(3, 3).take([0, bad])
+
+
+def test_density_is_over_the_counted_positions():
+    corpus = replace(corpus_of(4), counted=np.array([False, True, True, True]))
+    assert Activity.of(corpus, [0], [1], [2.0]).density == 1 / 3
+
+
 # facts
 
 
@@ -158,6 +191,34 @@ def test_the_token_of_an_earlier_role_matches_a_literal_loop():
     assert "earlier END" not in facts.families  # nothing comes after it
 
 
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 4), st.sampled_from([None, "a", "b"])), min_size=1),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_token_due_by_repetition_matches_a_literal_loop(rows):
+    prompts = [Prompt(*(tuple(column) for column in zip(*row, strict=True))) for row in rows]
+    family = Facts.of(Corpus.of(prompts), Vocabulary(None)).families.get("due")
+    expected = []
+    for prompt in prompts:
+        due, marked = None, []
+        for t, (token, role) in enumerate(zip(prompt.tokens, prompt.roles, strict=True)):
+            if role is not None:
+                marked.append(t)
+                listed = [prompt.tokens[i] for i in marked]
+                if token in listed[:-1]:
+                    last = len(listed) - 2 - listed[:-1][::-1].index(token)
+                    due = listed[last + 1]
+            expected.append(due)
+    if family is None:
+        assert set(expected) == {None}
+    else:
+        assert [family.values[c] if c >= 0 else None for c in family.codes] == expected
+
+
 def test_roles_and_classes_are_families_only_where_there_are_any():
     facts = Facts.of(corpus_of(3), Vocabulary(None))
     assert not {"role", "previous_role", "class"} & set(facts.families)
@@ -193,10 +254,10 @@ def test_the_commonest_values_are_named_first():
 
 
 def test_long_sets_are_cut():
-    from pie_fast.interpret.rules import Condition
-    from pie_fast.interpret.sentence import describe
+    from pie_fast.interpret.rules.conditions import Condition
+    from pie_fast.interpret.rules.wording import describe
 
-    text = describe([Condition("token", tuple(range(1, 8)))], Vocabulary(None))
+    text = describe([(Condition("token", tuple(range(1, 8))),)], Vocabulary(None))
     assert text == "<1>, <2>, <3> or 4 others"
 
 

@@ -49,12 +49,14 @@ _PUBLIC = {
     "greedy_select": "select",
     "greedy_select_many": "select",
     "improve_by_swaps": "select",
+    "interpret_circuit": "interpret.circuit",
     "interpret_feature": "pie",
     "load_behavior": "behaviors",
     "load_model": "replacement_model",
     "measure_behavioral_importance": "pie",
     "measure_reconstruction": "reconstruction",
     "missed_mass": "missed",
+    "open_corpus": "corpora",
     "open_dump": "dump",
     "pair_synergy": "synergy_stats",
     "pie_circuit_discovery": "pie",
@@ -65,6 +67,7 @@ _PUBLIC = {
     "top_k": "select",
     "top_k_per_layer": "select",
     "top_synergies": "synergy_stats",
+    "write_report": "report",
 }
 
 __all__ = ["__version__", *_PUBLIC]

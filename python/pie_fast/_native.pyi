@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ContextCollector",
     "DelphiCache",
     "Dump",
     "__version__",
@@ -164,6 +165,81 @@ def redundancy(
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> NDArray[np.float32]: ...
+
+@final
+class ContextCollector:
+    """Contexts of a few features, collected while a corpus streams by, in bounded memory.
+
+    The result depends on the sequences alone: not on how they came in batches, in which order, on
+    how many threads, or from which of several collectors that were merged.
+
+    Args:
+        n_features: K, the number of features.
+        n_top: Sequences kept of each feature for their strongest ``|activation|``.
+        n_sample: Sequences it fires in that are kept, sampled uniformly.
+        n_silent: Sequences it does not fire in whose numbers are kept, sampled uniformly.
+
+    Raises:
+        PieFastError: A number below 0, or more features than pairs of them fit in memory.
+    """
+
+    def __new__(
+        cls, n_features: int, *, n_top: int = 20, n_sample: int = 200, n_silent: int = 200
+    ) -> ContextCollector: ...
+    def add(
+        self,
+        first: int,
+        ptr: NDArray[np.int64],
+        values: NDArray[np.float32],
+        counted: NDArray[np.bool_],
+        *,
+        threads: int | None = None,
+    ) -> None:
+        """Collect from a batch of sequences; after an error nothing has changed.
+
+        Args:
+            first: Number of the first sequence; the others follow it.
+            ptr: ``[n + 1]`` int64, where each sequence starts, from 0.
+            values: ``[n_tokens, K]`` float32, C-contiguous activations, all of them finite.
+            counted: ``[n_tokens]`` bool, the positions that have features; elsewhere an
+                activation counts as 0.
+            threads: How many; all of them where None.
+
+        Raises:
+            PieFastError: Lengths that do not fit, a ``ptr`` that descends, a value that is not
+                finite, a sequence that was added before.
+        """
+
+    def merge(self, other: ContextCollector) -> None:
+        """Take over what another collector has of other sequences.
+
+        Raises:
+            PieFastError: Another number of features, other limits, a sequence of both.
+        """
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything, as plain arrays; equal collections have equal bytes.
+
+        Returns:
+            ``limits`` int64 [3] (n_top, n_sample, n_silent); ``counts`` int64 [2] (sequences,
+            counted positions); ``seen`` int64 [n, 2] ranges of sequences; ``fires`` int64 [K]
+            positions where each fires; ``coactive`` int64 [K, K] positions where both do;
+            ``histogram`` int64 [K, 2040] positions by ``|activation|``, 8 bins an octave: bin b
+            begins at the float32 with the bits ``b << 20``; ``peak_ptr`` int64 [K + 1] and of each
+            sequence a feature fires in ``peak_sequence`` int64, ``peak_position`` int64,
+            ``peak_value`` float32; ``kept_ptr`` int64 [K + 1] and of each kept sequence
+            ``kept_sequence`` int64, ``kept_kind`` uint8 (1 top, 2 sampled, 4 sampled silent),
+            ``kept_values_ptr`` int64 [n + 1] into ``kept_values`` float32, activations at all
+            positions of a sequence it fires in.
+        """
+
+    @staticmethod
+    def from_state(arrays: dict[str, NDArray[Any]]) -> ContextCollector:
+        """The collector that a state was taken from.
+
+        Raises:
+            PieFastError: A state that no collector can have; names the array and the value.
+        """
 
 @final
 class DelphiCache:

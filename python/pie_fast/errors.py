@@ -17,6 +17,10 @@ class BehaviorError(PieFastError):
     """A behaviour is empty, ambiguous, or does not fit the model's tokenizer."""
 
 
+class CorpusError(PieFastError):
+    """A corpus is missing, empty or not what its format promises; the message names the place."""
+
+
 class BudgetError(PieFastError):
     """A budget is outside the valid range."""
 

@@ -112,8 +112,9 @@ class Interpretation:
             some it is silent in.
         promoted: Output tokens that its writes raise most, strongest first.
         suppressed: Output tokens that its writes lower most, strongest first.
-        label_quality: How well the label's rule predicts where it fires: F1 over the positions
-            of prompts that the rule was not mined on. None where there is no such measure.
+        label_quality: How well the label's rule finds where it is strong: average precision above
+            chance (1 is perfect, 0 knows nothing) over positions of prompts that had no say in the
+            rule. None where there is no such measure.
         n_active_prompts: Prompts, of those looked at, in which it fires; None if not counted.
         explainer: What wrote the label: ``rules``, or ``openai:`` and a model's name.
         rule: The rule in plain values, whatever wrote the label; None where there is none.

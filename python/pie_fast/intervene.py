@@ -65,7 +65,7 @@ def intervene(
         _one_of(name, value, ("recompute", "freeze"))
     _one_of("logits_at", logits_at, ("answer", "all"))
     edits = _checked(model, interventions)
-    asked = _as_prompt(model.host, prompt)
+    asked = as_prompt(model.host, prompt)
     batch = make_batch([asked], model.device)
     moves = _moves(model, edits, len(asked), batch.tokens)
     if not moves:
@@ -120,7 +120,7 @@ def generate(
     """
     host = model.host
     edits = _checked(model, interventions)
-    tokens = _as_prompt(host, prompt).tokens
+    tokens = as_prompt(host, prompt).tokens
     if max_new_tokens < 1 or len(tokens) + max_new_tokens > host.n_ctx:
         raise PieFastError(
             f"max_new_tokens is {max_new_tokens}, must be 1 to {host.n_ctx - len(tokens)}: the "
@@ -130,13 +130,13 @@ def generate(
         raise PieFastError(f"temperature is {temperature}, must be a finite number of at least 0")
     _check_reached(model, edits, tokens, len(tokens) + max_new_tokens - 1)
     if stop is None:
-        stop = getattr(host.tokenizer, "eos_token_id", None)
+        stop = end_of_text(host)
     both = []
     for some in ([], edits):
-        draws = _Draws(temperature, seed)
+        draws = Draws(temperature, seed)
         both.append(_continue(model, tokens, some, max_new_tokens, draws, stop))
     before, after = both
-    return Generated(tokens, after, before, _text(host, after), _text(host, before))
+    return Generated(tokens, after, before, decoded(host, after), decoded(host, before))
 
 
 def _continue(
@@ -144,7 +144,7 @@ def _continue(
     tokens: tuple[int, ...],
     edits: Sequence[Edit],
     n: int,
-    draws: _Draws,
+    draws: Draws,
     stop: int | None,
 ) -> tuple[int, ...]:
     now = torch.tensor([tokens], device=model.device)
@@ -162,7 +162,7 @@ def _continue(
 
 
 @dataclass
-class _Draws:
+class Draws:
     """Takes next tokens; the same draws on every device."""
 
     temperature: float
@@ -311,7 +311,12 @@ def _check_reached(
         raise PieFastError(f"no intervention is on a position of the text's {longest} tokens")
 
 
-def _as_prompt(host: Host, given: PromptLike) -> Prompt:
+def as_prompt(host: Host, given: PromptLike) -> Prompt:
+    """Text, ids or a prompt as a prompt that the model can read.
+
+    Raises:
+        BehaviorError: It cannot.
+    """
     if isinstance(given, str):
         if host.tokenizer is None:
             raise BehaviorError(f"the prompt is text, and {host.name} has no tokenizer: give ids")
@@ -324,13 +329,20 @@ def _as_prompt(host: Host, given: PromptLike) -> Prompt:
     return prompt
 
 
+def end_of_text(host: Host) -> int | None:
+    """The token that ends a continuation, None where the tokenizer has none."""
+    found = getattr(host.tokenizer, "eos_token_id", None)
+    return None if found is None else int(found)
+
+
 def _decoder(host: Host) -> Decode:
     if host.tokenizer is None:
         return str
     return lambda token: str(host.tokenizer.decode([token]))
 
 
-def _text(host: Host, tokens: tuple[int, ...]) -> str:
+def decoded(host: Host, tokens: tuple[int, ...]) -> str:
+    """Tokens as text; as numbers where the model has no tokenizer."""
     if host.tokenizer is None:
         return " ".join(map(str, tokens))
     return str(host.tokenizer.decode(list(tokens)))

@@ -228,7 +228,16 @@ def test_an_interpretation_is_json():
     )
     back = json.loads(json.dumps(interpretation.to_dict()))
     assert (back["feature"], back["layer"], back["index"]) == ("L1:42", 1, 42)
-    assert back["contexts"] == [{"tokens": [" When", " Mary"], "peak": 1, "activation": 2.0}]
+    assert back["contexts"] == [
+        {
+            "tokens": [" When", " Mary"],
+            "peak": 1,
+            "activation": 2.0,
+            "kind": "top",
+            "activations": [],
+            "source": "",
+        }
+    ]
     assert str(interpretation.contexts[0]) == " When[[ Mary]]"
 
 

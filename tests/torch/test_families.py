@@ -105,6 +105,16 @@ def test_hooks_name_the_tensors_of_huggingface(world: World, read: str, write: s
                 torch.testing.assert_close(cut, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("read", READS)
+def test_a_pass_that_stops_reads_what_the_whole_one_does(world: World, read: str) -> None:
+    model = Replacer(world.model.host, replace(world.model.clt, read_hook=read))
+    batch = make_batch(some_prompts(), model.device)
+    whole, *_ = model._observe(batch.tokens, batch)
+    for layers in ([0], [1, 2], [families.N_LAYERS - 1]):
+        for layer, x in zip(layers, model.reads(batch, layers), strict=True):
+            assert torch.equal(x, whole[layer])
+
+
 def test_the_names_are_different_tensors(world: World) -> None:
     """Else the test above would say nothing."""
     tokens = some_prompts(1)[0].tokens

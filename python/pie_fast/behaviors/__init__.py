@@ -13,7 +13,13 @@ from pie_fast.behaviors.behavior import (
     check_prompts,
 )
 from pie_fast.behaviors.jsonl import read_jsonl, write_jsonl
-from pie_fast.behaviors.registry import TASKS, check_known, known_behaviors, load_behavior
+from pie_fast.behaviors.registry import (
+    TASKS,
+    check_known,
+    draw_more,
+    known_behaviors,
+    load_behavior,
+)
 
 __all__ = [
     "METRICS",
@@ -24,6 +30,7 @@ __all__ = [
     "Prompts",
     "check_known",
     "check_prompts",
+    "draw_more",
     "known_behaviors",
     "load_behavior",
     "read_jsonl",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ DEFAULT_PROMPTS = 256
 #: tasks with fewer distinct prompts than that
 SMALL_TASKS = {"successor": 160}
 
-#: how many draws a new prompt may take before the generator is called exhausted
+#: how many draws a new prompt may take before the task is called exhausted
 _PATIENCE = 200
 
 
@@ -134,26 +136,46 @@ def generate(
     Raises:
         BehaviorError: The task does not fit the tokenizer or has fewer distinct prompts.
     """
+    prompts = tuple(islice(_distinct(task, name, tokenizer, seed), n_prompts))
+    if len(prompts) < n_prompts:
+        raise BehaviorError(
+            f"behavior {name!r} ran out of distinct prompts at {len(prompts)} of {n_prompts}; "
+            "ask for fewer or use a wider variant"
+        )
+    return prompts
+
+
+def draw_more(behavior: Behavior, tokenizer: Any, n: int) -> tuple[Prompt, ...]:
+    """Prompts of the same task that a behaviour does not have.
+
+    Args:
+        behavior: A built-in one; of a file there are no others.
+        tokenizer: HuggingFace tokenizer of the model.
+        n: At most so many; fewer where the task has no more.
+    """
+    if behavior.name not in TASKS:
+        return ()
+    task = TASKS[behavior.name]
+    known = {prompt.tokens for prompt in behavior.selection + behavior.held_out}
+    drawn = _distinct(task, behavior.name, tokenizer, behavior.seed + 1)
+    return tuple(islice((p for p in drawn if p.tokens not in known), n))
+
+
+def _distinct(task: Task, name: str, tokenizer: Any, seed: int) -> Iterator[Prompt]:
+    """Prompts, no two with the same tokens, until none has been new for a while."""
     check_tokenizer(tokenizer)
     task = task.fitted(tokenizer)
     draws = Draws(f"pie_fast/{name}/{seed}")
-    prompts: list[Prompt] = []
     seen: set[str] = set()
     misses = 0
-    while len(prompts) < n_prompts:
-        draft = task.draft(draws, len(prompts))
+    while misses < _PATIENCE:
+        draft = task.draft(draws, len(seen))
         if draft.text in seen:
             misses += 1
-            if misses == _PATIENCE:
-                raise BehaviorError(
-                    f"behavior {name!r} ran out of distinct prompts at {len(prompts)} "
-                    f"of {n_prompts}; ask for fewer or use a wider variant"
-                )
             continue
         misses = 0
         seen.add(draft.text)
-        prompts.append(realise(tokenizer, draft))
-    return tuple(prompts)
+        yield realise(tokenizer, draft)
 
 
 def _sizes(

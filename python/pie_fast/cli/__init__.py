@@ -12,6 +12,7 @@ import typer
 from pie_fast.cli import (
     converting,
     discovering,
+    interpreting,
     intervening,
     models,
     planning,
@@ -53,6 +54,7 @@ discovering.register(app)
 planning.register(app)
 sharing.register(app)
 models.register(app)
+interpreting.register(app)
 intervening.register(app)
 selecting.register(app)
 saved.register(app)

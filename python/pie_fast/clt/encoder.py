@@ -151,11 +151,18 @@ class Encoder:
         linear: Tensor = _Passed.apply(x, values, passed, weight[ids])
         return Columns(ids, linear)
 
-    def encode_only(self, x: Tensor, ids: Tensor) -> Tensor:
-        """Activations of `ids`, ascending, alone: `[..., len(ids)]`."""
+    def encode_only(self, x: Tensor, ids: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Activations of `ids`, ascending, alone: `[..., len(ids)]`.
+
+        Args:
+            x: `[..., d_model]`.
+            ids: `[n]` int64.
+            rows: Their encoder vectors, where the caller has them. A TopK needs all of the layer's.
+        """
         if isinstance(self.activation, TopK):
             return self.encode(x, ids).at(ids)
-        pre = torch.nn.functional.linear(x, self.rows(ids), self.bias[ids])
+        rows = self.rows(ids) if rows is None else rows
+        pre = torch.nn.functional.linear(x, rows, self.bias[ids])
         return torch.where(self.activation.passes(pre, ids), pre, 0.0)
 
     def _active(

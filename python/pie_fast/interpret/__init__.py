@@ -8,6 +8,7 @@ Importing this package imports no torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.errors import PieFastError
 from pie_fast.interpret.contexts import Activity, Context, Corpus, PromptLike
-from pie_fast.interpret.facts import Facts
+from pie_fast.interpret.explained import explain, interpretation_of, token_lists
 from pie_fast.interpret.rules import Rule, mine_rule
-from pie_fast.interpret.sentence import label
+from pie_fast.interpret.rules.facts import Facts
 from pie_fast.interpret.vocabulary import Vocabulary
-from pie_fast.interpretation import Interpretation, TokenEffect, TopContext
+from pie_fast.interpretation import Interpretation, TopContext
 from pie_fast.types import FeatureId
 
 __all__ = ["Activity", "Corpus", "Facts", "Rule", "Vocabulary", "interpret_features", "mine_rule"]
@@ -86,26 +87,14 @@ def interpret_features(
         return []
     corpus, vocabulary = Corpus.of(prompts), Vocabulary(model.host.tokenizer)
     activities = _activities(dump_or_entries, ids, corpus)
-    tokens = _token_effects(model, ids, n_tokens, vocabulary)
+    tokens = token_lists(model, ids, n_tokens, vocabulary)
     facts = Facts.of(corpus, vocabulary)
     result = []
-    for feature, i, score, (up, down) in zip(features, ids, fap_scores, tokens, strict=True):
-        activity = activities[i]
-        rule = mine_rule(facts, activity)
-        result.append(
-            Interpretation(
-                feature=feature,
-                fap_score=float(score),
-                label=label(rule, activity, facts, vocabulary, up, down),
-                layer=feature.layer,
-                positions=activity.positions,
-                contexts=tuple(_shown(c, corpus, vocabulary) for c in activity.top(n_contexts)),
-                promoted=up,
-                suppressed=down,
-                label_quality=None if rule is None else rule.held_out.f1,
-                n_active_prompts=activity.n_active_prompts,
-            )
-        )
+    for feature, i, score, lists in zip(features, ids, fap_scores, tokens, strict=True):
+        explained = explain(facts, activities[i], lists, vocabulary)
+        contexts = tuple(_shown(c, corpus, vocabulary) for c in activities[i].top(n_contexts))
+        found = interpretation_of(feature, float(score), explained, lists)
+        result.append(replace(found, contexts=contexts))
     return result
 
 
@@ -141,20 +130,6 @@ def _check_prompts(dump: Any, corpus: Corpus) -> None:
             f"the {corpus.n_prompts} prompts are not those of the dump, which has "
             f"{len(table.prompt_ptr) - 1}; hand in the split it was captured from"
         )
-
-
-def _token_effects(
-    model: Any, ids: list[int], n_tokens: int, vocabulary: Vocabulary
-) -> list[tuple[tuple[TokenEffect, ...], tuple[TokenEffect, ...]]]:
-    """Promoted and suppressed tokens of each feature."""
-    from pie_fast.interpret.effects import token_scores  # torch starts here
-
-    def named(pairs: tuple[tuple[int, float], ...]) -> tuple[TokenEffect, ...]:
-        return tuple(TokenEffect(vocabulary.text(t), t, effect) for t, effect in pairs)
-
-    host = model.host
-    scores = token_scores(model.clt, host.unembedding(), ids, n_tokens, centre_writes=host.centres)
-    return [(named(s.promoted), named(s.suppressed)) for s in scores]
 
 
 def _shown(context: Context, corpus: Corpus, vocabulary: Vocabulary) -> TopContext:

@@ -42,11 +42,15 @@ class Corpus:
         tokens: ``[n_tokens]`` int64, the prompts one after another.
         ptr: ``[n_prompts + 1]`` int64, where each starts.
         roles: ``[n_tokens]`` roles, or None where no prompt has any.
+        sources: ``[n_prompts]`` where each comes from (a behaviour, a file), or None.
+        counted: ``[n_tokens]`` bool, the positions that have features; None where all do.
     """
 
     tokens: Ints
     ptr: Ints
     roles: tuple[str | None, ...] | None = None
+    sources: tuple[str, ...] | None = None
+    counted: Bools | None = None
 
     @classmethod
     def of(cls, prompts: Sequence[PromptLike]) -> Corpus:
@@ -82,9 +86,41 @@ class Corpus:
         """``[n_tokens]`` int64, the position of each token in its prompt."""
         return np.arange(len(self.tokens)) - self.ptr[self.prompt]
 
+    @cached_property
+    def counted_mask(self) -> Bools:
+        """``[n_tokens]`` bool, the positions that have features."""
+        every = np.ones(len(self.tokens), dtype=bool)
+        return every if self.counted is None else self.counted
+
     def tokens_of(self, prompt: int) -> Ints:
         """``[n]`` int64, the tokens of one prompt."""
         return self.tokens[self.ptr[prompt] : self.ptr[prompt + 1]]
+
+    def take(self, prompts: ArrayLike) -> Corpus:
+        """Some of the prompts, in the order given.
+
+        Args:
+            prompts: ``[n]`` integers, indices of prompts.
+
+        Raises:
+            PieFastError: A prompt that is not there.
+        """
+        chosen = np.asarray(prompts, dtype=np.int64)
+        outside = (chosen < 0) | (chosen >= self.n_prompts)
+        if outside.any():
+            bad, last = _first(chosen, outside), self.n_prompts - 1
+            raise PieFastError(f"prompt {bad} is not in the corpus; the prompts are 0 to {last}")
+        lengths = np.diff(self.ptr)[chosen]
+        ptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        at = np.arange(ptr[-1]) + np.repeat(self.ptr[chosen] - ptr[:-1], lengths)
+        roles, sources, counted = self.roles, self.sources, self.counted
+        return Corpus(
+            self.tokens[at],
+            ptr,
+            None if roles is None else tuple(roles[i] for i in at.tolist()),
+            None if sources is None else tuple(sources[i] for i in chosen.tolist()),
+            None if counted is None else counted[at],
+        )
 
 
 @dataclass(frozen=True)
@@ -177,8 +213,8 @@ class Activity:
 
     @property
     def density(self) -> float:
-        """Share of all positions it fires at."""
-        return len(self.at) / len(self.corpus.tokens)
+        """Share of the counted positions that it fires at."""
+        return len(self.at) / max(int(self.corpus.counted_mask.sum()), 1)
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -198,15 +234,15 @@ class Activity:
 
     def quantiles(self, n: int) -> tuple[Context, ...]:
         """``n`` prompts spread evenly from the strongest to the weakest it fires in."""
-        return tuple(self.peaks[i] for i in _spread(len(self.peaks), n))
+        return tuple(self.peaks[i] for i in spread(len(self.peaks), n))
 
     def silent(self, n: int) -> tuple[int, ...]:
         """``n`` prompts it does not fire in, spread evenly over their indices."""
         quiet = np.setdiff1d(np.arange(self.corpus.n_prompts), self.corpus.prompt[self.at])
-        return tuple(quiet[_spread(len(quiet), n)].tolist())
+        return tuple(quiet[spread(len(quiet), n)].tolist())
 
 
-def _spread(n_items: int, n: int) -> list[int]:
+def spread(n_items: int, n: int) -> list[int]:
     """At most ``n`` distinct indices below ``n_items``, evenly spread, both ends among them."""
     if n >= n_items or n_items < 2 or n < 2:
         return list(range(min(n, n_items)))

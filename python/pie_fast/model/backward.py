@@ -52,6 +52,11 @@ def backward_hooks(rule: Rule, norms: Mapping[str, Any], n_layers: int) -> list[
     return hooks
 
 
+def straight_through(values: Tensor, gradient: Tensor) -> Tensor:
+    """One tensor's values, exactly, with the gradient of another that is equal or close to it."""
+    return values.detach() + (gradient - gradient.detach())
+
+
 def _constant_scale(name: str, norm: Any) -> list[tuple[str, Hook]]:
     hooks: list[tuple[str, Hook]] = [(f"{name}.hook_scale", Tensor.detach)]
     if norm.use_native_layernorm_autograd:

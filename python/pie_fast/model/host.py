@@ -1,7 +1,8 @@
 """The language model itself: a TransformerBridge, driven by hooks.
 
 Three things make replacement runs cheap. The MLPs are stepped over, because their output is
-replaced anyway; so are the blocks below a prefix; and only the answer position is unembedded.
+replaced anyway; so are the blocks below a prefix and above what is looked at; and only the answer
+position is unembedded.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class Host:
         *,
         skip_mlps: Collection[int] = (),
         start: int = 0,
+        stop: int | None = None,
         lean: bool = False,
     ) -> Tensor:
         """One forward pass.
@@ -109,6 +111,7 @@ class Host:
             skip_mlps: Layers whose MLPs are stepped over; a hook must then replace their outputs.
             start: Step over the blocks below this one; what enters it must then be replaced by a
                 hook. (TransformerLens' `start_at_layer` computes them and drops the outcome.)
+            stop: Step over the blocks from this one on; the logits then mean nothing.
             lean: Keep no attention pattern for the backward pass of a long prompt; see
                 `pie_fast.model.lean`.
 
@@ -128,7 +131,7 @@ class Host:
         lean = lean and tokens.shape[1] >= LONG
         with (
             self.bridge.hooks(fwd_hooks=points),
-            self._stepped_over(skip_mlps, start),
+            self._stepped_over(skip_mlps, start, self.n_layers if stop is None else stop),
             lean_attention(self.bridge, points) if lean else nullcontext(),
             torch.autocast(tokens.device.type, self.autocast, self.autocast is not None),
             warnings.catch_warnings(),
@@ -159,10 +162,10 @@ class Host:
         seen = self.bridge.blocks[0].original_component.register_forward_hook(look)
 
     @contextmanager
-    def _stepped_over(self, mlps: Collection[int], n_blocks: int) -> Iterator[None]:
+    def _stepped_over(self, mlps: Collection[int], start: int, stop: int) -> Iterator[None]:
         stepped: dict[nn.Module, Callable[..., Any]] = {}
         for layer, block in enumerate(self.bridge.blocks):
-            if layer < n_blocks:
+            if not start <= layer < stop:
                 stepped[block.original_component] = self._block_stub
             elif layer in mlps:
                 stepped[block.mlp.original_component] = _stub

@@ -55,7 +55,7 @@ def _twice(attention: Any, bridge: Any, points: list[Any]) -> Callable[..., Any]
         return out
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[Any]]:
-        return nullcontext(), bridge.hooks(fwd_hooks=points)
+        return nullcontext(), _Anew(lambda: bridge.hooks(fwd_hooks=points))
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(
@@ -68,3 +68,17 @@ def _twice(attention: Any, bridge: Any, points: list[Any]) -> Callable[..., Any]
         )
 
     return run
+
+
+class _Anew:
+    """A context that can be entered again: by each of several backward passes."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._make = make
+
+    def __enter__(self) -> None:
+        self._open = self._make()
+        self._open.__enter__()
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self._open.__exit__(*raised)

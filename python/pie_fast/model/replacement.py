@@ -29,7 +29,7 @@ from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
 from pie_fast.gradients import RULES, check_gradient
 from pie_fast.model.assembly import Assembly
-from pie_fast.model.backward import backward_hooks
+from pie_fast.model.backward import backward_hooks, straight_through
 from pie_fast.model.batch import Batch, batches, make_batch
 from pie_fast.model.host import Hook, Host
 from pie_fast.model.pool import Pool
@@ -205,13 +205,34 @@ class Replacer:
                 lean=gradient is not None,
             )
         for logits_before in uncapped:
-            logits = _straight_through(logits, logits_before[:, 0].float())
+            logits = straight_through(logits, logits_before[:, 0].float())
         return Run(
             logits.view(n_sets, len(setup.batch), -1),
             tuple(assembly.terms),
             tuple(assembly.deltas),
             kept,
         )
+
+    def reads(self, batch: Batch, layers: Sequence[int]) -> list[Tensor]:
+        """What some layers read, from one pass of the model itself that stops at the last of them.
+
+        Args:
+            batch: Prompts.
+            layers: One or more, ascending.
+
+        Returns:
+            `[batch, n_pos, d_model]` of each.
+        """
+        found: list[Tensor] = []
+        hooks: list[tuple[str, Hook]] = [
+            (f"blocks.{layer}.{self.read_hook}", found.append) for layer in layers
+        ]
+        last = layers[-1]
+        self.spent += Cost(forward=len(batch))
+        with torch.no_grad():
+            at = batch.answer_position
+            self.host.run(batch.tokens, at, hooks, skip_mlps=[last], stop=last + 1)
+        return found
 
     def mean_activations(
         self, prompts: Sequence[Prompt], batch_size: int = 32
@@ -316,11 +337,6 @@ class Replacer:
 
 def _per_set(x: Tensor, n_sets: int) -> Tensor:
     return x.repeat(n_sets, *[1] * (x.dim() - 1))
-
-
-def _straight_through(values: Tensor, gradient: Tensor) -> Tensor:
-    """One tensor's values, exactly, with the gradient of another that is equal or close to it."""
-    return values.detach() + (gradient - gradient.detach())
 
 
 def _constant(value: Tensor) -> Hook:

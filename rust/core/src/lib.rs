@@ -6,10 +6,12 @@
 //! 2. *Rerank*: from scores `s[f]` and pair synergies `W[f, g]` pick K features greedily,
 //!    each step the largest `s[f] + sum over selected g of W[f, g] / max(|S|, 1)`.
 //! 3. *Read*: gather the decoder rows of the kept features from the checkpoint's own file.
+//! 4. *Interpret*: collect the contexts of the kept features while a corpus streams by.
 //!
 //! Every fast path has a literal twin in [`naive`], and a property test that they agree.
 
 pub mod cancel;
+pub mod contexts;
 pub mod decoder;
 pub mod delphi;
 pub mod dump;
@@ -19,6 +21,7 @@ pub mod file;
 mod gram_kernel;
 pub mod header;
 mod huge;
+mod mix;
 pub mod naive;
 pub mod ranking;
 pub mod real;

@@ -10,9 +10,14 @@ pub fn slice<'a, T: Element, D: Dimension>(
     name: &str,
     array: &'a PyReadonlyArray<'_, T, D>,
 ) -> PyResult<&'a [T]> {
-    array.as_slice().map_err(|_| {
+    let wrong = || {
         PyTypeError::new_err(format!("{name} of shape {:?} must be C-contiguous", array.shape()))
-    })
+    };
+    // `as_slice` takes the other order too, in which rows are columns.
+    if !array.is_c_contiguous() {
+        return Err(wrong());
+    }
+    array.as_slice().map_err(|_| wrong())
 }
 
 /// An array of one of two element types.

@@ -1,6 +1,7 @@
 //! `pie_fast._native`: converts, detaches, maps errors; every computation is in `pie-fast-core`.
 
 mod arrays;
+mod contexts;
 mod decoder;
 mod delphi;
 mod dump;
@@ -15,6 +16,8 @@ mod synergy;
 mod _native {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::contexts::ContextCollector;
     #[pymodule_export]
     use super::decoder::{decoder_rows, redundancy, rows_at};
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! The obvious version of everything fast: the oracle of tests and benchmarks.
 
+pub mod contexts;
 pub mod score;
 mod select;
 mod synergy;

@@ -7,6 +7,7 @@ use super::not_finite;
 use super::sparse::Csr;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::mix::{GOLDEN, mix};
 use crate::real::{Index, Real};
 use crate::workers::Workers;
 
@@ -136,14 +137,9 @@ fn sparse_row<I: Index, W: Real>(
 }
 
 fn pair_hash(low: usize, high: usize, value: impl Real) -> u64 {
-    // Ids are below 2^32. The finaliser of splitmix64, once over the pair and once over all.
-    let mix = |mut x: u64| {
-        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        x ^ (x >> 31)
-    };
+    // Ids are below 2^32. Mixed once over the pair and once over all.
     let pair = (low as u64) << 32 | high as u64;
-    mix(mix(pair.wrapping_add(0x9E37_79B9_7F4A_7C15)) ^ value.to_f64().to_bits())
+    mix(mix(pair.wrapping_add(GOLDEN)) ^ value.to_f64().to_bits())
 }
 
 /// The first entry whose mirror is missing or different.

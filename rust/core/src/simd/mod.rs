@@ -1,4 +1,4 @@
-//! The inner loops of dense greedy selection, chosen by what the processor has.
+//! Inner loops, chosen by what the processor has: those of dense greedy selection, and [`bits`].
 //!
 //! One step of the greedy rule adds a row of the synergy matrix to every candidate's bonus and
 //! looks for the best `score + bonus / n`. Division is the slow part, so the pass computes
@@ -12,6 +12,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+pub mod bits;
 
 use crate::real::Real;
 

@@ -2,7 +2,8 @@
 
 A family is a column that gives every position one value, or none: its token, the token before it,
 its role, and so on. A rule says "fires where the value of this family is one of these". Facts are
-computed once for a corpus and serve every feature.
+computed once for a corpus and serve every feature; :meth:`Facts.with_promoted` adds the two
+families that are of one feature.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 from pie_fast.interpret.contexts import Bools, Corpus, Ints
 from pie_fast.interpret.vocabulary import Vocabulary
 
-#: a value of a family: a token id, a position, a role or a class; True for yes-no families
-Value = int | str | bool
+#: a value of a family: a token id, two of them, a position, a role or a class; True for yes-no
+#: families
+Value = int | str | bool | tuple[int, int]
 
 #: families in the order in which equally good rules are preferred
 FAMILIES = (
@@ -28,6 +30,7 @@ FAMILIES = (
     "class",
     "previous_token",
     "previous_role",
+    "previous_pair",
     "after_repeat",
     "last",
     "position",
@@ -36,10 +39,14 @@ FAMILIES = (
 #: and after these, one for each role: the token that played it earlier in the prompt
 EARLIER = "earlier "
 
+#: and those of one feature: this token, or the next one, is among those that it promotes most
+PROMOTED = ("promoted", "next_promoted")
+
 
 def is_of_tokens(family: str) -> bool:
-    """Whether the values of a family are token ids."""
-    return family in ("token", "previous_token") or family.startswith(EARLIER)
+    """Whether the values of a family are token ids, or pairs of them."""
+    named = ("token", "previous_token", "previous_pair", "due")
+    return family in named or family.startswith(EARLIER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +78,11 @@ class Facts:
 
     Attributes:
         corpus: The corpus.
-        families: By name, in the order of :data:`FAMILIES`, then ``earlier S1`` and the like;
+        families: By name, in the order of :data:`FAMILIES`, ``earlier S1`` and the like, ``due``;
             those of roles are missing where the prompts carry none, ``class`` where there is no
-            tokenizer.
+            tokenizer. ``due`` is the token that a repetition would bring next: at the latest
+            token with a role that repeats an earlier one with a role, what the role after that
+            earlier one had.
     """
 
     corpus: Corpus
@@ -82,27 +91,40 @@ class Facts:
     @classmethod
     def of(cls, corpus: Corpus, vocabulary: Vocabulary) -> Facts:
         """Compute every family."""
-        found, earlier = {"token": _ints(corpus.tokens)}, {}
+        found, earlier, late = {"token": _ints(corpus.tokens)}, {}, {}
         previous = _shifted(corpus, corpus.tokens)
         found["previous_token"] = _ints(previous)
+        found["previous_pair"] = _pairs(_shifted(corpus, previous), previous)
         if corpus.roles is not None:
             role = _texts(corpus.roles)
+            late["due"] = _ints(_due(corpus, role.codes >= 0))
             found["role"] = role
             found["previous_role"] = Family(_shifted(corpus, role.codes), role.values)
             for code, name in enumerate(role.values):
                 earlier[f"{EARLIER}{name}"] = _ints(_earlier(corpus, role.codes == code))
         if vocabulary.tokenizer is not None:
             found["class"] = _classes(found["token"], vocabulary)
-        repeat = _seen_before(corpus, corpus.tokens)
+        repeat = _last_seen(corpus, corpus.tokens) >= 0
         found["repeat"] = _flag(repeat)
         found["after_repeat"] = _flag(_shifted(corpus, repeat.astype(np.int64)) == 1)
         found["repeated_pair"] = _flag(_repeated_pair(corpus, previous))
         found["position"] = _ints(corpus.position)
         found["last"] = _flag(np.isin(np.arange(len(corpus.tokens)), corpus.ptr[1:] - 1))
         ordered = {name: found[name] for name in FAMILIES if name in found}
-        # a role that one token always plays tells prompts not apart
-        varied = {name: family for name, family in earlier.items() if len(family.values) > 1}
-        return cls(corpus, ordered | varied)
+        told = {name: family for name, family in (earlier | late).items() if family.values}
+        return cls(corpus, ordered | told)
+
+    def with_promoted(self, tokens: Sequence[int]) -> Facts:
+        """The same facts and the families of one feature.
+
+        Args:
+            tokens: Ids of the tokens that the feature promotes most.
+        """
+        promoted = np.isin(self.corpus.tokens, np.asarray(tokens, dtype=np.int64))
+        following = np.append(promoted[1:], False)
+        following[self.corpus.ptr[1:] - 1] = False
+        own = zip(PROMOTED, (_flag(promoted), _flag(following)), strict=True)
+        return Facts(self.corpus, self.families | dict(own))
 
 
 def token_class(text: str, *, special: bool = False) -> str | None:
@@ -140,7 +162,7 @@ def _flag(column: Bools) -> Family:
 
 
 def _classes(token: Family, vocabulary: Vocabulary) -> Family:
-    ids = [int(value) for value in token.values]
+    ids = [value for value in token.values if isinstance(value, int)]
     by_token = _texts(
         [token_class(vocabulary.text(i), special=vocabulary.is_special(i)) for i in ids]
     )
@@ -154,15 +176,14 @@ def _shifted(corpus: Corpus, column: Ints) -> Ints:
     return shifted
 
 
-def _seen_before(corpus: Corpus, column: Ints) -> Bools:
-    """Where the column's value occurs earlier in the same prompt."""
+def _last_seen(corpus: Corpus, column: Ints) -> Ints:
+    """Where the column's value occurs last before here in the same prompt: an index, or -1."""
     order = np.lexsort((corpus.position, column, corpus.prompt))
-    same = np.zeros(len(order), dtype=bool)
-    same[1:] = (column[order][1:] == column[order][:-1]) & (
+    same = (column[order][1:] == column[order][:-1]) & (
         corpus.prompt[order][1:] == corpus.prompt[order][:-1]
     )
-    seen = np.zeros(len(order), dtype=bool)
-    seen[order] = same
+    seen = np.full(len(order), -1)
+    seen[order[1:][same]] = order[:-1][same]
     return seen
 
 
@@ -179,5 +200,31 @@ def _earlier(corpus: Corpus, marked: Bools) -> Ints:
 
 def _repeated_pair(corpus: Corpus, previous: Ints) -> Bools:
     """Where this token and the one before it occur together earlier in the prompt."""
-    _, pair = np.unique(np.stack([previous, corpus.tokens]), axis=1, return_inverse=True)
-    return _seen_before(corpus, pair.reshape(-1).astype(np.int64)) & (previous >= 0)
+    pair = _pairs(previous, corpus.tokens).codes
+    return (_last_seen(corpus, pair) >= 0) & (pair >= 0)
+
+
+def _due(corpus: Corpus, marked: Bools) -> Ints:
+    """The token that a repetition among the marked ones would bring next, -1 where none would."""
+    at = np.flatnonzero(marked)
+    prompt = corpus.prompt[at]
+    ptr = np.searchsorted(at, corpus.ptr).astype(np.int64)
+    before = _last_seen(Corpus(corpus.tokens[at], ptr), corpus.tokens[at])
+    # what followed the earlier mention is in the same prompt: at the least this mention itself
+    repeats = np.flatnonzero(before >= 0)
+    begin, brings = at[repeats], corpus.tokens[at[before[repeats] + 1]]
+    latest = np.searchsorted(begin, np.arange(len(corpus.tokens)), side="right") - 1
+    known = latest >= 0
+    known[known] = prompt[repeats][latest[known]] == corpus.prompt[known]
+    due = np.full(len(corpus.tokens), -1)
+    due[known] = brings[latest[known]]
+    return due
+
+
+def _pairs(first: Ints, second: Ints) -> Family:
+    """A family of pairs of integers; a negative one stands for no value."""
+    there = (first >= 0) & (second >= 0)
+    pairs, code = np.unique(np.stack([first[there], second[there]]), axis=1, return_inverse=True)
+    codes = np.full(len(first), -1)
+    codes[there] = code.reshape(-1)
+    return Family(codes.astype(np.int64), tuple((int(a), int(b)) for a, b in pairs.T))

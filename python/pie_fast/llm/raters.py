@@ -1,0 +1,138 @@
+"""A language model that rates texts by a description, and one that writes texts to it.
+
+FADE's two questions (arXiv 2502.16994): ratings 0, 1, 2 of up to 15 texts a request, and texts
+that express a concept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pie_fast.errors import PieFastError
+from pie_fast.llm.answers import Ratings, Texts
+from pie_fast.llm.client import Chat
+from pie_fast.llm.judging import BATCH, judge
+from pie_fast.llm.ledger import Failure
+from pie_fast.llm.prompts import render
+from pie_fast.llm.request import Request
+
+_WRITE = "concept.v1"
+
+
+class LlmRater:
+    """Rates texts; a `Rater` of the quality measures.
+
+    Args:
+        chat: The language model.
+        batch: Texts in a request, 1 to 15.
+    """
+
+    def __init__(self, chat: Chat, *, batch: int = BATCH) -> None:
+        self.chat, self._batch = chat, batch
+
+    def rate(self, description: str, texts: Sequence[str]) -> list[int | None]:
+        """How far each text expresses `description`.
+
+        Args:
+            description: A label.
+            texts: The texts themselves, in any number; equal ones are rated once.
+
+        Returns:
+            0 (not), 1 (partly) or 2 (plainly) in order; None where it could not be rated, which
+            the chat's ``failures`` tell.
+
+        Raises:
+            PieFastError: Something among `texts` is no text.
+            UnusableError: The endpoint answers nothing.
+        """
+        check_texts(texts)
+        distinct = list(dict.fromkeys(texts))
+        ratings = judge(
+            self.chat,
+            "rate.v1",
+            Ratings,
+            description,
+            distinct,
+            about=description,
+            batch=self._batch,
+        )
+        rated = dict(zip(distinct, ratings, strict=True))
+        return [rated[text] for text in texts]
+
+
+class LlmWriter:
+    """Writes texts; a `Writer` of the quality measures.
+
+    Args:
+        chat: The language model.
+        part: Texts in a request, at most.
+        rounds: How often it is asked for those that are still missing.
+
+    Raises:
+        PieFastError: A number below 1.
+    """
+
+    def __init__(self, chat: Chat, *, part: int = 10, rounds: int = 3) -> None:
+        for name, count in (("part", part), ("rounds", rounds)):
+            if count < 1:
+                raise PieFastError(f"{name} is {count}, must be at least 1")
+        self.chat, self._part, self._rounds = chat, part, rounds
+
+    def write(self, description: str, n: int) -> list[str]:
+        """Texts that express `description`, no two equal.
+
+        Returns:
+            `n` of them, or fewer, which the chat's ``failures`` tell.
+
+        Raises:
+            PieFastError: `n` is below 0.
+            UnusableError: The endpoint answers nothing.
+        """
+        if n < 0:
+            raise PieFastError(f"n is {n}, must be at least 0")
+        written: list[str] = []
+        for _ in range(self._rounds):
+            answers = self.chat.ask_all(self._requests(description, n - len(written), written))
+            new = [text for answer in answers if answer is not None for text in answer.texts]
+            written = list(dict.fromkeys([*written, *new]))[:n]
+            if not new or len(written) == n:
+                break
+        if len(written) < n and not self.chat.dry_run:
+            reason = f"{n - len(written)} of {n} texts are missing"
+            self.chat.report(Failure(_WRITE, description, self._rounds, reason))
+        return written
+
+    def _requests(self, description: str, n: int, written: list[str]) -> list[Request[Texts]]:
+        """`n` texts in parts that can be asked at once; equal parts would get equal answers."""
+        parts = -(-n // self._part)
+        sizes = [n // parts + (part < n % parts) for part in range(parts)]
+        return [
+            Request(
+                template=_WRITE,
+                about=description,
+                messages=render(
+                    _WRITE,
+                    description=description,
+                    n=size,
+                    part=part,
+                    parts=parts,
+                    written=written,
+                ),
+                schema=Texts,
+                answer_tokens=30 * size,
+            )
+            for part, size in enumerate(sizes, 1)
+        ]
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what would be rated in place of a text: a character of it, a pair, a key.
+
+    Raises:
+        PieFastError: `texts` is one text or a mapping, or has something else than texts.
+    """
+    if not isinstance(texts, Sequence) or isinstance(texts, str):
+        raise PieFastError(f"texts is a {type(texts).__name__}, must be a list of texts")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise PieFastError(f"texts[{i}] is a {type(text).__name__}, must be a text")

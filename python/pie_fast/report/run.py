@@ -1,0 +1,127 @@
+"""A run's folder, read for a report; what is absent is None.
+
+RUN/result.json                        what `pie_fast.discover` wrote; all that is needed
+RUN/interpretation.json                longer interpretations, a narrative, effects among features
+RUN/dump/                              where each feature acts
+RUN/dump/synergy.safetensors           how pairs of features work together
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pie_fast.dump import FeatureDump, open_dump
+from pie_fast.errors import PieFastError
+from pie_fast.outputs import RESULT
+from pie_fast.synergy_matrix import SynergyMatrix
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+INTERPRETATION = "interpretation.json"
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Direct effects among kept features.
+
+    Attributes:
+        features: ``[n]`` features as text, ``L0:1``.
+        effects: ``[n, n]`` float64, how the column's feature raises the row's.
+        to_metric: ``[n]`` float64, the direct effect of each on the metric.
+    """
+
+    features: tuple[str, ...]
+    effects: NDArray[np.float64]
+    to_metric: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder.
+
+    Attributes:
+        folder: Where it is.
+        result: `result.json`.
+        interpretations: By feature as text; those of `interpretation.json` before those of
+            `result.json`.
+        told: `interpretation.json`; empty where there is none.
+        edges: Effects among features.
+        dump: The dump of the selection prompts.
+        synergy: Of the dump.
+    """
+
+    folder: Path
+    result: Mapping[str, Any]
+    interpretations: Mapping[str, Mapping[str, Any]]
+    told: Mapping[str, Any]
+    edges: Edges | None = None
+    dump: FeatureDump | None = None
+    synergy: SynergyMatrix | None = None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        PieFastError: A file is not what it should be; it is named.
+        DumpError: The same of the dump's files.
+        OSError: `result.json` cannot be read.
+    """
+    result = _read_json(folder / RESULT)
+    for name, kind in (("features", list), ("settings", dict), ("evaluation", dict)):
+        if not isinstance(result.get(name), kind):
+            raise PieFastError(
+                f"{folder / RESULT}: {name} is not a {kind.__name__}; a report needs the result "
+                "of a whole run (pie-fast discover)"
+            )
+    more = folder / INTERPRETATION
+    told = _read_json(more) if more.exists() else {}
+    interpretations = {
+        str(one["feature"]): one
+        for source in (result, told)
+        for one in source.get("interpretations") or ()
+    }
+    has_dump = (folder / "dump" / "manifest.json").exists()
+    synergy = folder / "dump" / "synergy.safetensors"
+    return Run(
+        folder,
+        result,
+        interpretations,
+        told,
+        _edges(more, told["edges"]) if told.get("edges") else None,
+        open_dump(folder / "dump") if has_dump else None,
+        SynergyMatrix.load(synergy) if has_dump and synergy.exists() else None,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}, numbers must be finite")
+
+    try:
+        value = json.loads(path.read_bytes(), parse_constant=refuse)
+    except ValueError as error:
+        raise PieFastError(f"{path}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise PieFastError(f"{path}: holds a {type(value).__name__}, must be a JSON object")
+    return value
+
+
+def _edges(path: Path, given: Mapping[str, Any]) -> Edges:
+    features = tuple(map(str, given["features"]))
+    n = len(features)
+    effects = np.asarray(given["effects"], dtype=np.float64)
+    to_metric = np.asarray(given.get("to_metric") or np.zeros(n), dtype=np.float64)
+    if effects.shape != (n, n) or to_metric.shape != (n,):
+        raise PieFastError(
+            f"{path}: edges: effects is {list(effects.shape)} and to_metric "
+            f"{list(to_metric.shape)}, must be [{n}, {n}] and [{n}]"
+        )
+    return Edges(features, effects, to_metric)

@@ -1,0 +1,180 @@
+"""`pie-fast interpret` on a small run of the demo model, with rules and with a language model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pie_fast.data import demo_clt_path, demo_model_path
+from running import Outcome, contents, run_cli
+from scripted_server import Body, Reply, serving, well
+
+K = 6
+
+
+@pytest.fixture(scope="module")
+def discovered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "ioi"
+    sources = ("--model", demo_model_path(), "--clt", demo_clt_path(), "--behavior", "ioi")
+    small = ("--prompts", 32, "--no-curve", "--stability", 0)
+    assert run_cli("discover", *sources, "-k", K, "-o", run, *small).code == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def interpreted(discovered: Path) -> Path:
+    assert run_cli("interpret", discovered, "--steered", 4).code == 0
+    return discovered
+
+
+@pytest.fixture
+def run(interpreted: Path, tmp_path: Path) -> Path:
+    """A copy that is interpreted already."""
+    return Path(shutil.copytree(interpreted, tmp_path / "ioi"))
+
+
+def read(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "interpretation.json").read_text())
+    return found
+
+
+def with_server(run: Path, url: str, *args: object) -> Outcome:
+    return run_cli(
+        *("interpret", run, "--steered", 2, "--explainer", "openai", "--base-url", url),
+        *("--llm-model", "tiny", "--force", *args),
+    )
+
+
+def test_every_feature_is_told_with_its_measures(interpreted: Path) -> None:
+    found = read(interpreted)
+    result = json.loads((interpreted / "result.json").read_text())
+    assert [i["feature"] for i in found["interpretations"]] == [
+        f"L{f['layer']}:{f['index']}" for f in result["features"]
+    ]
+    assert found["corpus"]["sources"] == {"ioi": 1000}
+    for one in found["interpretations"]:
+        assert one["explainer"] == "rules" and one["rule"]["held_out"]["n_positions"] > 100
+        assert {c["kind"] for c in one["contexts"]} >= {"top", "quantile"}
+        for context in one["contexts"]:
+            assert len(context["activations"]) == len(context["tokens"])
+        assert sum(one["histogram"]["counts"]) == pytest.approx(
+            one["density"] * found["corpus"]["n_counted"]
+        )
+        assert all(name.endswith("_rule") for name in one["quality"])
+    names = ("clarity", "responsiveness", "purity", "detection", "fuzzing", "faithfulness")
+    assert set(found["quality"]) == {f"{name}_rule" for name in names}
+    for measure in found["quality"].values():
+        assert measure["n"] + measure["n_missing"] == K
+        assert measure["coverage"] == measure["n"] / K
+        assert sum(measure["why"].values()) == measure["n_missing"]
+    assert len(found["edges"]["effects"]) == K and found["narrative"]["text"]
+    lines = (interpreted / "explanations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in lines] == [
+        one["label"] for one in found["interpretations"]
+    ]
+
+
+def test_a_pass_that_is_done_is_not_run_again(run: Path) -> None:
+    before = read(run)
+    again = run_cli("interpret", run, "--steered", 4, "--force", "--json").json
+    assert "corpus" in before["model_calls"] and before["model_calls"]["corpus"]["forward"] == 1000
+    assert again["model_calls"]["corpus"]["forward"] == 0
+    assert again["interpretations"] == before["interpretations"]
+    assert again["edges"] == before["edges"]
+
+
+def test_what_is_there_is_kept_without_force(run: Path) -> None:
+    before = contents(run)
+    run_cli("interpret", run).refused("interpretation.json exists", "--force")
+    assert contents(run) == before
+
+
+def test_a_language_model_labels_and_scores(run: Path) -> None:
+    with serving() as server:
+        said = with_server(run, server.url, "--price", 1, 2)
+        assert said.code == 0, said.stderr
+        assert "requests, about" in said.stderr and "answers" in said.stderr
+        n = len(server.requests)
+        assert all(count == 1 for count in server.paid.values())
+        assert with_server(run, server.url).code == 0
+        assert len(server.requests) == n
+    found = read(run)
+    assert found["llm"]["failures"] == [] and found["llm"]["spent"]["reused"] == n
+    for one in found["interpretations"]:
+        assert one["explainer"] == "openai:tiny" and one["label"].startswith("about ")
+        assert "purity_rule" in one["quality"] and "detection_llm" in one["quality"]
+
+
+def test_fade_rates_texts_and_says_what_it_read(run: Path) -> None:
+    with serving() as server:
+        said = with_server(run, server.url, "--fade", "--rated", 20)
+    assert said.code == 0, said.stderr
+    found = read(run)
+    for one in found["interpretations"]:
+        rated = found["llm"]["fade"][one["feature"]]
+        # the server rates everything 1: nothing is clearly with the concept, or without
+        none, partly, clearly = rated["natural"]["by_rating"]
+        assert none == clearly == rated["natural"]["unrated"] == 0 and 10 <= partly <= 20
+        assert one["quality"]["responsiveness_llm"]["value"] is None
+        assert one["quality"]["faithfulness_llm"]["why"] == "gate not passed"
+        assert one["quality"]["clarity_llm"]["n_positive"] == rated["n_written"] > 0
+
+
+def test_what_gets_no_answer_is_reported(run: Path) -> None:
+    rules = [one["label"] for one in read(run)["interpretations"]]
+
+    def script(body: Body, n: int) -> Reply:
+        wanted = '"label"' in body["messages"][0]["content"]
+        return Reply(content="no JSON") if wanted else well(body, n)
+
+    with serving(script) as server:
+        said = with_server(run, server.url)
+    assert said.code == 0, said.stderr
+    found = read(run)
+    assert [one["label"] for one in found["interpretations"]] == rules
+    failed = [f for f in found["llm"]["failures"] if f["template"] == "explain.v1"]
+    assert len(failed) == K and "have no answer" in said.stderr
+
+
+def test_a_dry_run_sends_nothing(run: Path) -> None:
+    with serving() as server:
+        said = with_server(run, server.url, "--dry-run")
+        assert said.code == 0, said.stderr
+        assert server.requests == []
+    llm = read(run)["llm"]
+    assert llm["dry_run"] and llm["requests"] >= K and llm["tokens_in"] > 100
+    assert not (run / "answers").exists()
+
+
+def test_labels_of_others(run: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (run / "explanations.jsonl").read_text().splitlines()]
+    lines[0] |= {"label": "a name that comes twice", "explainer": "somebody"}
+    file = tmp_path / "labels.jsonl"
+    file.write_text(json.dumps(lines[0]) + "\n")
+    assert run_cli("interpret", run, "--steered", 0, "--force", "--labels", file).code == 0
+    first, *rest = read(run)["interpretations"]
+    assert (first["label"], first["explainer"]) == ("a name that comes twice", "somebody")
+    assert all(one["explainer"] == "rules" for one in rest)
+
+
+def test_bad_input_is_refused(run: Path, tmp_path: Path) -> None:
+    run_cli("interpret", tmp_path / "nowhere").refused("nowhere", "result.json")
+    run_cli("interpret", run, "--force", "--explainer", "openai").refused("--llm-model")
+    run_cli("interpret", run, "--force", "--dry-run").refused("--explainer openai")
+    run_cli("interpret", run, "--force", "--corpus", "missing.txt").refused("missing.txt")
+    run_cli("interpret", run, "--force", "--behavior", "ioo").refused("ioo", "docstring")
+    result = json.loads((run / "result.json").read_text())
+    del result["settings"]["behavior_hash"]
+    (run / "result.json").write_text(json.dumps(result))
+    run_cli("interpret", run, "--force").refused("settings.behavior_hash", "None", "str")
+
+
+def test_another_behaviour_of_the_same_name_is_noticed(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    result["settings"]["behavior_hash"] = "0" * 64
+    (run / "result.json").write_text(json.dumps(result))
+    run_cli("interpret", run, "--force").refused("000000000000", "--behavior")

@@ -18,6 +18,9 @@ from torch_prompts import random_prompts
 
 N_SELECTION, N_HELD_OUT, BUDGET = 8, 4, 10
 
+#: features of the run of the demo model
+DEMO_BUDGET = 6
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -46,6 +47,18 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a run of one feature."""
+    path = tmp_path_factory.mktemp("run")
+    result = {
+        "features": [{"layer": 0, "index": 1, "rank": 0, "score": 1.0}],
+        "evaluation": {"kl_divergences": [0.5]},
+    }
+    (path / "result.json").write_text(json.dumps(result))
+    return path
+
+
 def python(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *map(str, args)], capture_output=True, text=True, check=True
@@ -63,12 +76,15 @@ def python(*args: object) -> subprocess.CompletedProcess[str]:
         ("select", "DUMP", "--budget", "1", "--json"),
         ("top", "DUMP", "-k", "1"),
         ("merge", "DUMP", "NEW"),
+        ("compare", "RUN", "RUN"),
+        ("compare", "RUN", "RUN", "--json"),
+        ("export", "RUN", "--to", "csv", "--out", "NEW"),
     ],
 )
 def test_commands_without_a_model_import_no_torch(
-    dump: Path, tmp_path: Path, args: tuple[str, ...]
+    dump: Path, run: Path, tmp_path: Path, args: tuple[str, ...]
 ) -> None:
-    paths = {"DUMP": dump, "NEW": tmp_path / "new"}
+    paths = {"DUMP": dump, "RUN": run, "NEW": tmp_path / "new"}
     done = python("-c", REPORT, *(paths.get(arg, arg) for arg in args))
     assert done.stdout
     assert done.stderr.split() == []

@@ -9,26 +9,16 @@ from typing import Any
 
 import pytest
 
-from pie_fast.data import demo_clt_path, demo_model_path
+from running import DEMO_BUDGET as K
 from running import Outcome, contents, run_cli
 from scripted_server import Body, Reply, serving, well
 
-K = 6
-
 
 @pytest.fixture(scope="module")
-def discovered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "ioi"
-    sources = ("--model", demo_model_path(), "--clt", demo_clt_path(), "--behavior", "ioi")
-    small = ("--prompts", 32, "--no-curve", "--stability", 0)
-    assert run_cli("discover", *sources, "-k", K, "-o", run, *small).code == 0
+def interpreted(demo_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = Path(shutil.copytree(demo_run, tmp_path_factory.mktemp("interpreted") / "ioi"))
+    assert run_cli("interpret", run, "--steered", 4).code == 0
     return run
-
-
-@pytest.fixture(scope="module")
-def interpreted(discovered: Path) -> Path:
-    assert run_cli("interpret", discovered, "--steered", 4).code == 0
-    return discovered
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused_before_it_begins(
 
 def test_who_watches_is_told(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ("capture", *world.sources, "--out", tmp_path / "dump")
-    monkeypatch.setattr(planning, "terminal", lambda: True)
+    monkeypatch.setattr("pie_fast.cli.speech.watched", lambda: True)
     said = run_cli(*given).stderr
     assert "note: up to about" in said and "prompts forward" in said and "of disk" in said
 

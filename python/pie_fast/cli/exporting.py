@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
@@ -136,4 +138,8 @@ def _graph(
         "features": len(graph.features),
         "links": len(graph.links),
         "supernodes": len(graph.supernodes),
+        # circuit-tracer's own pages draw only the supernodes that stand in the address
+        "query": urlencode(
+            {"slug": graph.slug, "supernodes": json.dumps([[n, *i] for n, i in graph.supernodes])}
+        ),
     }

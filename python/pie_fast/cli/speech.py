@@ -39,6 +39,11 @@ def reporter() -> Reporter:
     return _current.get() or Reporter()
 
 
+def watched() -> bool:
+    """Whether somebody sees the progress."""
+    return sys.stderr.isatty()
+
+
 def spoken(command: Callable[..., None]) -> Callable[..., None]:
     """The command with `--quiet` and `--verbose`."""
 
@@ -64,7 +69,7 @@ def spoken(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _speaking(*, quiet: bool, verbose: bool) -> Iterator[None]:
-    spoken_by = Reporter(visible=sys.stderr.isatty() and not quiet, notes=not quiet)
+    spoken_by = Reporter(visible=watched() and not quiet, notes=not quiet)
     token = _current.set(spoken_by)
     try:
         with warnings.catch_warnings():

@@ -10,19 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from making import edit_manifest, make_entries, small_dump, write_dump
 from test_decoder import write_clt
 from test_delphi import cached, write_splits
 from typer.testing import CliRunner
 
 from pie_fast import open_dump
-from pie_fast.cli import converting, saved
+from pie_fast.cli import app as APP
 from pie_fast.errors import PieFastError
-
-APP = typer.Typer()
-saved.register(APP)
-converting.register(APP)
 
 
 def run(*args: str | Path) -> str:

@@ -321,6 +321,9 @@ class _Stages(Selecting):
             "device": str(self.model.device),
             "dtypes": self.model.host.dtypes,
             "clt": self.model.clt.name,
+            "places": _places(
+                model=self.model.host.name, clt=self.model.clt.name, behavior=behavior.name
+            ),
             "ignore_positions": self.model.ignore_positions,
             "hooks": [self.model.read_hook, self.model.write_hook],
             "behavior": behavior.name,
@@ -329,3 +332,8 @@ class _Stages(Selecting):
             "n_selection": len(behavior.selection),
             "n_held_out": len(behavior.held_out),
         }
+
+
+def _places(**names: str) -> dict[str, str]:
+    """Where those are that are files and folders, from whichever folder one looks for them."""
+    return {kind: str(Path(name).resolve()) for kind, name in names.items() if Path(name).exists()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 #: longer interpretations, where `interpret` was run
 INTERPRETATION = "interpretation.json"
+
+#: of a model's weights
+DTYPES = ("float32", "bfloat16", "float16")
 
 _NEEDED = {
     "model": str,
@@ -95,7 +98,15 @@ class DiscoveredRun:
                     f"{self.file}: settings.{name} is {settings.get(name)!r}, "
                     f"must be of type {kind.__name__}"
                 )
-        return settings
+        hooks, dtypes = settings["hooks"], settings.get("dtypes", {"model": "float32"})
+        if len(hooks) != 2 or not all(isinstance(hook, str) for hook in hooks):
+            raise PieFastError(f"{self.file}: settings.hooks is {hooks!r}, must be two names")
+        if not isinstance(dtypes, dict) or dtypes.get("model") not in DTYPES:
+            raise PieFastError(
+                f"{self.file}: settings.dtypes is {dtypes!r}, its model must be one of "
+                f"{', '.join(DTYPES)}"
+            )
+        return {**settings, "dtypes": dtypes}
 
     @cached_property
     def features(self) -> tuple[list[FeatureId], list[float]]:
@@ -130,12 +141,11 @@ class DiscoveredRun:
 
         from pie_fast.replacement_model import load_model
 
-        dtype = self.settings.get("dtypes", {}).get("model", "float32")
         return load_model(
-            model or self.settings["model"],
-            clt or self.settings["clt"],
+            model or self._place("model"),
+            clt or self._place("clt"),
             device=device,
-            dtype=getattr(torch, dtype),
+            dtype=getattr(torch, self.settings["dtypes"]["model"]),
             ignore_positions=self.settings.get("ignore_positions", "auto"),
             hooks=tuple(self.settings["hooks"]),
         )
@@ -149,12 +159,14 @@ class DiscoveredRun:
         """
         settings = self.settings
         found = load_behavior(
-            name or settings["behavior"],
+            name or self._place("behavior"),
             tokenizer=loaded.host.tokenizer,
             seed=settings["behavior_seed"],
             n_selection=settings["n_selection"],
             n_held_out=settings["n_held_out"],
         )
+        if name is None:
+            found = replace(found, name=settings["behavior"])  # it may be found at another place
         if name is None and found.hash != settings["behavior_hash"]:
             raise PieFastError(
                 f"behaviour {found.name} is not the one of {self.file}: its hash is "
@@ -163,6 +175,13 @@ class DiscoveredRun:
             )
         found.check_fits(loaded.host.vocab_size, loaded.host.n_ctx)
         return found
+
+    def _place(self, name: str) -> str:
+        """A name, or where the file or folder of that name was when the run was made."""
+        places = self.settings.get("places")
+        found = places.get(name) if isinstance(places, dict) else None
+        here = isinstance(found, str) and Path(found).exists()
+        return str(found if here else self.settings[name])
 
 
 def _object(path: Path) -> dict[str, Any]:

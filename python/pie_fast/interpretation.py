@@ -184,6 +184,11 @@ def _links(links: Sequence[Link]) -> list[dict[str, Any]]:
     return [{"feature": str(link.feature), "weight": link.weight} for link in links]
 
 
+def one_line(text: str) -> str:
+    """Text of others as one printable line: labels end up on terminals."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def plain_interpretation(feature: Any, fap_score: float, context: Any) -> Interpretation:
     """All that can be said of a feature when the model does not interpret by itself."""
     layer = getattr(feature, "layer", None)

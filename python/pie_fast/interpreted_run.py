@@ -8,8 +8,7 @@ RUN/answers/               of the language model, so that no answer is paid twic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,10 @@ from pie_fast.behaviors import Behavior, Prompt, check_known, draw_more
 from pie_fast.corpora import open_corpus
 from pie_fast.discover import versions
 from pie_fast.discovered_run import INTERPRETATION, DiscoveredRun
-from pie_fast.exchange import apply_labels, read_labels, write_explanations
+from pie_fast.exchange import labelled_by, write_explanations
 from pie_fast.interpret.by_llm import LlmChoices, with_llm
 from pie_fast.interpret.circuit import Choices, CircuitInterpretation, interpret_circuit
+from pie_fast.interpret.contexts import Corpus
 from pie_fast.interpret.passes.corpus_hash import corpus_hash
 from pie_fast.outputs import write_json
 
@@ -34,6 +34,21 @@ EXPLANATIONS = "explanations.jsonl"
 #: prompts that a built-in behaviour is interpreted on, those of the run among them; and others, for
 #: rules that no edit can make hold
 N_PROMPTS, N_FRESH = 1000, 100
+
+
+@dataclass(frozen=True)
+class Text:
+    """The corpus beside a behaviour's prompts, see `pie_fast.corpora.open_corpus`.
+
+    Attributes:
+        specs: What it is made of.
+        max_tokens: At most so many of all.
+        window: Tokens that texts are cut into.
+    """
+
+    specs: tuple[str, ...] = ()
+    max_tokens: int = 1_000_000
+    window: int = 128
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,7 @@ class InterpretedRun(DiscoveredRun):
     def interpret(
         self,
         *,
-        specs: Sequence[str] = (),
-        max_tokens: int = 1_000_000,
-        window: int = 128,
+        text: Text | None = None,
         choices: Choices | None = None,
         llm: LlmChoices | None = None,
         labels: Path | None = None,
@@ -67,7 +80,7 @@ class InterpretedRun(DiscoveredRun):
         """Interpret the run's features, and write both files.
 
         Args:
-            specs, max_tokens, window: The corpus, see `pie_fast.corpora.open_corpus`.
+            text: What is looked at beside the behaviour's prompts.
             choices: How much is looked at.
             llm: What a language model is asked; None asks none.
             labels: A file of labels that replace those of the rules.
@@ -76,24 +89,18 @@ class InterpretedRun(DiscoveredRun):
             reporter: Shows and times the stages.
 
         Returns:
-            What `interpretation.json` holds.
+            What `interpretation.json` holds. A dry run of a language model writes nothing.
         """
+        text = text or Text()
         features, scores = self.features
-        others = None if labels is None else read_labels(labels)
+        if llm is not None:
+            llm.check()
         check_known(behavior or self.settings["behavior"])
         with reporter.stage("load"):
             loaded = self.load(model, clt, device)
             found = self.behavior(behavior, loaded)
         reporter.count(lambda: loaded.spent)
-        looked_at, fresh = drawn_anew(found, loaded.host.tokenizer)
-        corpus = open_corpus(
-            specs,
-            loaded.host.tokenizer,
-            behavior=looked_at,
-            window=min(window, loaded.host.n_ctx),
-            max_tokens=max_tokens,
-            note=reporter.note,
-        )
+        corpus, fresh = self._text(loaded, found, text, reporter)
         prompts = found.selection or found.held_out
         circuit = interpret_circuit(
             loaded,
@@ -107,34 +114,43 @@ class InterpretedRun(DiscoveredRun):
             folder=self.folder / "contexts" / corpus_hash(corpus)[:16],
             reporter=reporter,
         )
-        if others is not None:
-            circuit = circuit.labelled(apply_labels(circuit.interpretations, others))
-        told = None
-        if llm is not None:
-            circuit, told = with_llm(loaded, circuit, prompts, llm, reporter)
-        return self._write(circuit, told, loaded, found, reporter)
+        if labels is not None:
+            others = labelled_by(labels, circuit.interpretations, clt=loaded.clt.identity)
+            circuit = circuit.labelled(others)
+        made = {**asdict(text), "labels": labels and str(labels), "behavior": found.name}
+        content = _content(circuit, None, made, loaded, reporter)
+        if llm is None:
+            return self._write(circuit, content, loaded)
+        if not llm.dry_run:  # what rules found is kept, whatever becomes of the language model
+            self._write(circuit, content, loaded)
+        circuit, told = with_llm(loaded, circuit, prompts, llm, reporter)
+        content = _content(circuit, told, made, loaded, reporter)
+        return content if llm.dry_run else self._write(circuit, content, loaded)
+
+    @staticmethod
+    def _text(
+        loaded: ReplacementModel, found: Behavior, text: Text, reporter: Reporter
+    ) -> tuple[Corpus, tuple[Prompt, ...]]:
+        """The corpus, and prompts of the behaviour that are not in it."""
+        looked_at, others = drawn_anew(found, loaded.host.tokenizer)
+        if text.window > loaded.host.n_ctx:
+            reporter.note(
+                f"windows of {loaded.host.n_ctx} tokens, not {text.window}: the model's context"
+            )
+        corpus = open_corpus(
+            text.specs,
+            loaded.host.tokenizer,
+            behavior=looked_at,
+            window=min(text.window, loaded.host.n_ctx),
+            max_tokens=text.max_tokens,
+            note=reporter.note,
+        )
+        known = {tuple(corpus.tokens_of(i).tolist()) for i in range(corpus.n_prompts)}
+        return corpus, tuple(prompt for prompt in others if prompt.tokens not in known)
 
     def _write(
-        self,
-        circuit: CircuitInterpretation,
-        told: dict[str, Any] | None,
-        loaded: ReplacementModel,
-        found: Behavior,
-        reporter: Reporter,
+        self, circuit: CircuitInterpretation, content: dict[str, Any], loaded: ReplacementModel
     ) -> dict[str, Any]:
-        content = {
-            **circuit.to_dict(),
-            "llm": told,
-            "behavior": found.name,
-            "model": loaded.host.name,
-            "clt": loaded.clt.name,
-            "model_calls": {
-                name: {"forward": spent.forward, "backward": spent.backward}
-                for name, spent in reporter.calls.items()
-            },
-            "timings": {name: round(spent, 4) for name, spent in reporter.timings.items()},
-            "versions": versions(),
-        }
         write_explanations(
             self.folder / EXPLANATIONS,
             circuit.interpretations,
@@ -143,6 +159,33 @@ class InterpretedRun(DiscoveredRun):
         )
         write_json(self.result_file, content)
         return content
+
+
+def _content(
+    circuit: CircuitInterpretation,
+    told: dict[str, Any] | None,
+    made: dict[str, Any],
+    loaded: ReplacementModel,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """What `interpretation.json` holds."""
+    return {
+        **circuit.to_dict(),
+        "llm": told,
+        "settings": {
+            **made,
+            **asdict(circuit.choices),
+            "corpus_hash": corpus_hash(circuit.collected.corpus),
+        },
+        "model": loaded.host.name,
+        "clt": loaded.clt.name,
+        "model_calls": {
+            name: {"forward": spent.forward, "backward": spent.backward}
+            for name, spent in reporter.calls.items()
+        },
+        "timings": {name: round(spent, 4) for name, spent in reporter.timings.items()},
+        "versions": versions(),
+    }
 
 
 def drawn_anew(found: Behavior, tokenizer: Any) -> tuple[Behavior, tuple[Prompt, ...]]:

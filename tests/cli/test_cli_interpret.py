@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
+from pie_fast.behaviors import load_behavior, write_jsonl
+from pie_fast.data import demo_clt_path, demo_model_path
 from running import DEMO_BUDGET as K
 from running import Outcome, contents, run_cli
 from scripted_server import Body, Reply, serving, well
@@ -139,37 +142,69 @@ def test_what_gets_no_answer_is_reported(run: Path) -> None:
     assert len(failed) == K and "have no answer" in said.stderr
 
 
-def test_a_dry_run_sends_nothing(run: Path) -> None:
+def test_a_dry_run_sends_and_writes_nothing(run: Path) -> None:
+    before = contents(run)
     with serving() as server:
-        said = with_server(run, server.url, "--dry-run")
-        assert said.code == 0, said.stderr
+        asked = ("--explainer", "openai", "--base-url", server.url, "--llm-model", "tiny")
+        said = run_cli("interpret", run, *asked, "--dry-run", "--json")
         assert server.requests == []
-    llm = read(run)["llm"]
+    llm = said.json["llm"]
     assert llm["dry_run"] and llm["requests"] >= K and llm["tokens_in"] > 100
-    assert not (run / "answers").exists()
+    assert contents(run) == before
+
+
+def test_without_an_answer_what_rules_found_is_kept(run: Path) -> None:
+    (run / "interpretation.json").unlink()
+    with serving() as server:
+        closed = server.url
+    asked = ("--explainer", "openai", "--base-url", closed, "--llm-model", "tiny")
+    run_cli("interpret", run, "--steered", 0, *asked).refused(closed.split("/")[2])
+    assert all(one["explainer"] == "rules" for one in read(run)["interpretations"])
+
+
+def test_a_missing_key_costs_no_time(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("pie_fast.discovered_run.DiscoveredRun.load", None)
+    asked = ("--explainer", "openai", "--llm-model", "tiny", "--force")
+    run_cli("interpret", run, *asked).refused("OPENAI_API_KEY")
 
 
 def test_labels_of_others(run: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run / "explanations.jsonl").read_text().splitlines()]
-    lines[0] |= {"label": "a name that comes twice", "explainer": "somebody"}
+    lines[0] |= {"label": "a name\x1b[31m that comes\ntwice", "explainer": "somebody"}
     file = tmp_path / "labels.jsonl"
     file.write_text(json.dumps(lines[0]) + "\n")
     assert run_cli("interpret", run, "--steered", 0, "--force", "--labels", file).code == 0
     first, *rest = read(run)["interpretations"]
-    assert (first["label"], first["explainer"]) == ("a name that comes twice", "somebody")
+    assert (first["label"], first["explainer"]) == ("a name [31m that comes twice", "somebody")
     assert all(one["explainer"] == "rules" for one in rest)
+    lines[0]["clt"] = "another"
+    file.write_text(json.dumps(lines[0]) + "\n")
+    given = ("--steered", 0, "--force", "--labels", file)
+    run_cli("interpret", run, *given).refused("clt", "another")
 
 
 def test_bad_input_is_refused(run: Path, tmp_path: Path) -> None:
     run_cli("interpret", tmp_path / "nowhere").refused("nowhere", "result.json")
     run_cli("interpret", run, "--force", "--explainer", "openai").refused("--llm-model")
-    run_cli("interpret", run, "--force", "--dry-run").refused("--explainer openai")
+    run_cli("interpret", run, "--dry-run").refused("--dry-run", "--explainer openai")
+    run_cli("interpret", run, "--force", "--rated", 5).refused("--rated", "--explainer openai")
+    run_cli("interpret", run, "--force", "--contexts", 50).refused("50", "1 to 20")
+    (tmp_path / "text.txt").write_text("something")
+    text = f"{tmp_path / 'text.txt'}#field"
+    run_cli("interpret", run, "--force", "--corpus", text).refused("text.txt", "no field 'field'")
     run_cli("interpret", run, "--force", "--corpus", "missing.txt").refused("missing.txt")
     run_cli("interpret", run, "--force", "--behavior", "ioo").refused("ioo", "docstring")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("behavior_hash", None), ("hooks", ["x"]), ("dtypes", {"model": "int4"})]
+)
+def test_damaged_settings_are_refused(run: Path, name: str, value: object) -> None:
     result = json.loads((run / "result.json").read_text())
-    del result["settings"]["behavior_hash"]
+    result["settings"][name] = value
     (run / "result.json").write_text(json.dumps(result))
-    run_cli("interpret", run, "--force").refused("settings.behavior_hash", "None", "str")
+    run_cli("interpret", run, "--force").refused(f"settings.{name}", value)
 
 
 def test_another_behaviour_of_the_same_name_is_noticed(run: Path) -> None:
@@ -177,3 +212,20 @@ def test_another_behaviour_of_the_same_name_is_noticed(run: Path) -> None:
     result["settings"]["behavior_hash"] = "0" * 64
     (run / "result.json").write_text(json.dumps(result))
     run_cli("interpret", run, "--force").refused("000000000000", "--behavior")
+
+
+def test_files_are_found_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = demo_model_path()
+    tokenizer = AutoTokenizer.from_pretrained(host)
+    write_jsonl(tmp_path / "own.jsonl", load_behavior("ioi", tokenizer=tokenizer, n_prompts=24))
+    monkeypatch.chdir(tmp_path)
+    sources = ("--model", host, "--clt", demo_clt_path(), "--behavior", "own.jsonl")
+    small = ("-k", 2, "-o", "run", "--no-curve", "--stability", 0)
+    assert run_cli("discover", *sources, *small).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    said = run_cli("interpret", tmp_path / "run", "--steered", 0, "--json")
+    assert said.json["corpus"]["sources"] == {"own.jsonl": 24}
+    assert said.json["settings"]["behavior"] == "own.jsonl"

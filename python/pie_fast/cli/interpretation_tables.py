@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 #: measures with a column of their own, the first of each pair that was measured; an 80 columns wide
 #: terminal has room for no more beside the label
@@ -34,8 +37,11 @@ def print_interpretation(content: Mapping[str, Any], folder: Path) -> None:
 
 def _features(rows: list[Mapping[str, Any]]) -> Table:
     measured = {name for row in rows for name in row["quality"]}
-    names = [name for pair in _COLUMNS for name in pair if name in measured][: len(_COLUMNS)]
-    table = Table(title=f"What the {len(rows)} features do", expand=True)
+    found = [[name for name in pair if name in measured][:1] for pair in _COLUMNS]
+    names = [name for one in found for name in one]
+    title = "What the feature does" if len(rows) == 1 else f"What the {len(rows)} features do"
+    caption = "effect: FAP score; fires: share of positions; rows in the order of selection"
+    table = Table(title=title, caption=caption, expand=True)
     table.add_column("feature")
     table.add_column("effect", justify="right")
     table.add_column("fires", justify="right")
@@ -48,13 +54,18 @@ def _features(rows: list[Mapping[str, Any]]) -> Table:
             f"{row['fap_score']:.3f}",
             f"{row['density']:.1%}",
             *(_value(row["quality"].get(name)) for name in names),
-            Text(row["label"]),
+            Text(unbroken(row["label"])),
         )
     return table
 
 
+def unbroken(label: str) -> str:
+    """A label whose quoted tokens keep their spaces at the end of a line."""
+    return _QUOTED.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), label)
+
+
 def _quality(quality: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="How well the labels fit")
+    table = Table(title="How well rules (_rule) and labels (_llm) fit")
     for name in ("measure", "mean", "signed", "features", "without a value"):
         table.add_column(name, justify="left" if name == "measure" else "right")
     for name, one in quality.items():

@@ -32,6 +32,19 @@ class Explainer(StrEnum):
     openai = "openai"
 
 
+#: texts that a language model rates of a feature, where no number is given
+N_RATED = 100
+
+#: the strongest contexts that the pass keeps
+_MOST_CONTEXTS = 20
+
+
+def _contexts_kept(n: int) -> int:
+    if not 1 <= n <= _MOST_CONTEXTS:
+        raise typer.BadParameter(f"{n} is not valid, must be from 1 to {_MOST_CONTEXTS}")
+    return n
+
+
 RunArgument = Annotated[Path, typer.Argument(help="A run of `discover` or `demo --out`.")]
 CorpusOption = Annotated[
     list[str] | None,
@@ -49,7 +62,7 @@ WindowOption = Annotated[
     int, typer.Option("--window", callback=at_least(2), help="Tokens that texts are cut into.")
 ]
 ContextsOption = Annotated[
-    int, typer.Option("--contexts", callback=at_least(1), help="Kept of each kind, a feature.")
+    int, typer.Option("--contexts", callback=_contexts_kept, help="Kept of each kind, a feature.")
 ]
 SteeredOption = Annotated[
     int,
@@ -60,8 +73,10 @@ FadeOption = Annotated[
     bool, typer.Option("--fade", help="Also rate the labels by the language model (costly).")
 ]
 RatedOption = Annotated[
-    int,
-    typer.Option("--rated", callback=at_least(1), help="Texts rated a feature; FADE: 500."),
+    int | None,
+    typer.Option(
+        "--rated", callback=at_least(1), help=f"Texts rated a feature, {N_RATED}; FADE: 500."
+    ),
 ]
 BaseUrlOption = Annotated[
     str | None,
@@ -107,7 +122,7 @@ def interpret(
     steered: SteeredOption = 16,
     explainer: ExplainerOption = Explainer.rules,
     fade: FadeOption = False,
-    n_rated: RatedOption = 100,
+    n_rated: RatedOption = None,
     base_url: BaseUrlOption = None,
     llm_model: LlmModelOption = None,
     key_variable: KeyOption = "OPENAI_API_KEY",
@@ -120,7 +135,7 @@ def interpret(
     clt: RunCltOption = None,
     behavior: RunBehaviorOption = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", callback=at_least(1), help="Prompts a batch.")
+        int, typer.Option("--batch-size", callback=at_least(1), help="Prompts a pass, of edges.")
     ] = 32,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -128,11 +143,20 @@ def interpret(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the features of a run do, and measure how well that describes them."""
-    from pie_fast.interpreted_run import InterpretedRun
+    from pie_fast.interpreted_run import InterpretedRun, Text
     from pie_fast.outputs import check_absent
 
     wanted = InterpretedRun(run)
-    check_absent(wanted.result_file, force=force)
+    if not dry_run:
+        check_absent(wanted.result_file, force=force)
+    asked = {
+        "--llm-model": llm_model,
+        "--base-url": base_url,
+        "--price": price,
+        "--llm-cache": cache,
+        "--rated": n_rated,
+        "--dry-run": dry_run or None,
+    }
     llm = None
     if explainer is Explainer.openai or fade:
         llm = _llm_choices(
@@ -145,18 +169,21 @@ def interpret(
             dry_run=dry_run,
             explain=explainer is Explainer.openai,
             fade=fade,
-            n_rated=n_rated,
+            n_rated=n_rated or N_RATED,
         )
-    elif dry_run:
-        raise typer.BadParameter("--dry-run is for --explainer openai and --fade")
+    else:
+        _refuse_unused(asked)
+    if labels is not None and explainer is Explainer.openai:
+        raise typer.BadParameter("--labels and --explainer openai exclude each other; give one")
     from pie_fast.interpret.circuit import Choices
 
     told = wanted.interpret(
-        specs=corpus or [],
-        max_tokens=corpus_tokens,
-        window=window,
+        text=Text(tuple(corpus or ()), corpus_tokens, window),
         choices=Choices(
-            n_contexts=contexts, steered_prompts=steered, batch_size=batch_size, seed=seed
+            n_contexts=contexts,
+            steered_prompts=0 if dry_run else steered,
+            batch_size=batch_size,
+            seed=seed,
         ),
         llm=llm,
         labels=labels,
@@ -168,10 +195,19 @@ def interpret(
     )
     if as_json:
         print_json(told)
+    elif dry_run:
+        typer.echo("nothing was sent, nothing written")
     else:
         from pie_fast.cli.interpretation_tables import print_interpretation
 
         print_interpretation(told, run)
+
+
+def _refuse_unused(asked: dict[str, Any]) -> None:
+    """Options of a language model where none is asked."""
+    for name, value in asked.items():
+        if value is not None:
+            raise typer.BadParameter(f"{name} is for --explainer openai and --fade")
 
 
 def _llm_choices(*, model: str | None, **of: Any) -> LlmChoices:

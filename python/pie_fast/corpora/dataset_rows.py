@@ -72,7 +72,9 @@ def _library(name: str) -> ModuleType:
     try:
         return import_module("datasets")
     except ImportError as error:
-        raise CorpusError(f"{name} needs the datasets library: pip install datasets") from error
+        raise CorpusError(
+            f"{name} needs the datasets library: pip install 'pie-fast[datasets]'"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -158,6 +158,8 @@ def _of_data(spec: str, windows: Windows, tell: Note) -> Iterator[Found]:
     elif path.suffix == "" and not path.exists():
         known = ", ".join((BUILTIN, *TASKS))
         raise CorpusError(f"unknown corpus {spec!r}; known: {known}, {HUB}NAME or a file")
+    elif field is not None:
+        raise CorpusError(f"{spec}: {name} is read as text, which has no field {field!r}")
     else:
         found = (w for where, text in documents(path) for w in windows.of_text(where, text))
     empty = True

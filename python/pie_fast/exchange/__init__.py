@@ -23,7 +23,7 @@ from pie_fast.exchange.graph_import import (
 from pie_fast.exchange.graph_json import check_graph, graph_to_dict, write_graph
 from pie_fast.exchange.graph_making import PromptText, circuit_graph
 from pie_fast.exchange.influence import prune_links, with_influence
-from pie_fast.exchange.labels import read_labels
+from pie_fast.exchange.labels import labelled_by
 from pie_fast.exchange.neuronpedia import read_neuronpedia
 from pie_fast.exchange.tables import feature_rows, write_table
 
@@ -43,10 +43,10 @@ __all__ = [
     "feature_rows",
     "graph_from_dict",
     "graph_to_dict",
+    "labelled_by",
     "prune_links",
     "read_explanations",
     "read_graph",
-    "read_labels",
     "read_neuronpedia",
     "with_influence",
     "write_explanations",

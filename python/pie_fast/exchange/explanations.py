@@ -22,7 +22,7 @@ from typing import Any
 
 from pie_fast.errors import DumpError, PieFastError
 from pie_fast.exchange.checked import Record, first_double, is_integer, read_lines
-from pie_fast.interpretation import Interpretation, Measure
+from pie_fast.interpretation import Interpretation, Measure, one_line
 from pie_fast.storage import replacing
 from pie_fast.types import FeatureId
 
@@ -222,8 +222,8 @@ def _relabelled(one: Interpretation, label: Explanation) -> Interpretation:
     if label.rule is not None:
         return replace(
             one,
-            label=label.label,
-            explainer=label.explainer,
+            label=one_line(label.label),
+            explainer=one_line(label.explainer),
             rule=label.rule,
             label_quality=None,
             quality=dict(label.quality),
@@ -231,8 +231,8 @@ def _relabelled(one: Interpretation, label: Explanation) -> Interpretation:
     of_rule = {name: value for name, value in one.quality.items() if name.endswith(_BY_RULE)}
     return replace(
         one,
-        label=label.label,
-        explainer=label.explainer,
+        label=one_line(label.label),
+        explainer=one_line(label.explainer),
         label_quality=None,
         quality={**label.quality, **of_rule},
     )

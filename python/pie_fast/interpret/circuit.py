@@ -93,7 +93,7 @@ class CircuitInterpretation:
         return self.edges.features.index(feature)
 
     def labelled(self, interpretations: Sequence[Interpretation]) -> CircuitInterpretation:
-        """The same with other words; the story is told anew from them."""
+        """The same with other words; the story is told anew from rules, and words without one."""
         return replace(
             self, interpretations=tuple(interpretations), narrative=narrate(interpretations)
         )
@@ -123,7 +123,6 @@ class CircuitInterpretation:
                 "n_counted": int(corpus.counted_mask.sum()),
                 "sources": dict(Counter(corpus.sources or ())),
             },
-            "choices": asdict(self.choices),
         }
 
 

@@ -23,6 +23,7 @@ from pie_fast.cost import Cost
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
 from pie_fast.model import Pool, Replacer, Run, Setup, Switches, sweep
+from pie_fast.progress import Advance
 
 #: sets x prompts x positions of one forward pass when many gate settings are batched; a CPU is
 #: fastest where a layer's activations stay in its cache
@@ -153,16 +154,22 @@ class Patcher:
             gates[row, list(members)] = float(not self.noising)
         return gates.to(self.model.device)
 
-    def effects(self, sets: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    def effects(
+        self, sets: Sequence[Sequence[int]], *, progress: Advance | None = None
+    ) -> NDArray[np.float64]:
         """`I` of each set, a list of positions in the pool: `[n_sets, n_prompts]`, signed."""
-        values = self.values([(), *sets])
+        values = self.values([(), *sets], progress=progress)
         return values[:1] - values[1:] if self.noising else values[1:] - values[:1]
 
-    def values(self, sets: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    def values(
+        self, sets: Sequence[Sequence[int]], *, progress: Advance | None = None
+    ) -> NDArray[np.float64]:
         """The metric with each set moved: `[n_sets, n_prompts]`.
 
-        Cheapest where the sets differ from the first one in high layers only.
+        Cheapest where the sets differ from the first one in high layers only. `progress` is called
+        with the entries that are measured and all that there are.
         """
+        done = 0
         out, gates = np.zeros((len(sets), self.n_prompts)), self.gates(sets)
         for first, setup in self.setups:
             columns = slice(first, first + len(setup.batch))
@@ -170,7 +177,11 @@ class Patcher:
             for rows, run in sweep(
                 self.model, setup, self.pool, gates, rest=self.rest, at_once=at_once
             ):
-                out[rows, columns] = run_metric(setup, run, self.metric).cpu().double().numpy()
+                found = run_metric(setup, run, self.metric).cpu().double().numpy()
+                out[rows, columns] = found
+                done += found.size
+                if progress is not None:
+                    progress(done, out.size)
         return out
 
     def first_order(self, gradient: str = "full") -> NDArray[np.float64]:

@@ -203,7 +203,7 @@ class _Stages(Selecting):
             return None
         prompts = self.behavior.selection[: self.plan.ablation_prompts]
         place = np.argsort(np.argsort(chosen.ids))
-        with self.reporter.stage("ablate"):
+        with self.reporter.stage("ablate") as advance:
             patcher = Patcher(
                 self.model,
                 prompts,
@@ -213,7 +213,7 @@ class _Stages(Selecting):
                 batch_size=self.plan.batch_size,
                 mean_of=self.behavior.selection,
             )
-            exact = patcher.effects([(i,) for i in range(len(place))])[place]
+            exact = patcher.effects([(i,) for i in range(len(place))], progress=advance)[place]
             first_order = patcher.first_order(self.plan.gradient)[place]
         spread = exact.std() * first_order.std()
         agreement = float(np.corrcoef(exact.ravel(), first_order.ravel())[0, 1]) if spread else None
@@ -229,7 +229,7 @@ class _Stages(Selecting):
 
     def evaluate(self, chosen: Ranked) -> dict[str, Any]:
         """The circuit against the model, on prompts that nothing before has seen."""
-        with self.reporter.stage("evaluate"):
+        with self.reporter.stage("evaluate") as advance:
             found = evaluate_circuit(
                 self.model,
                 chosen.ids.tolist(),
@@ -240,6 +240,7 @@ class _Stages(Selecting):
                 batch_size=self._without_gradient,
                 seed=self.plan.options.seed,
                 slots=self.slots,
+                progress=advance,
             )
         return {**found, "split": "held_out" if self.behavior.held_out else "selection"}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pie_fast import display
+
 
 class Discovery(dict[str, Any]):
     """``{"features", "interpretations", "evaluation"}``, and beside it what made it.
@@ -36,3 +38,6 @@ class Discovery(dict[str, Any]):
     ) -> None:
         super().__init__(features=features, interpretations=interpretations, evaluation=evaluation)
         self.__dict__.update(made_by)
+
+    def _repr_html_(self) -> str:
+        return display.discovery(self)

@@ -67,6 +67,7 @@ def evaluate_circuit(
     batch_size: int = 64,
     seed: int = 0,
     slots: Slots | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Everything that is said about one circuit, errors kept and dropped.
 
@@ -81,6 +82,7 @@ def evaluate_circuit(
         batch_size: Prompts a batch.
         seed: Of the bootstrap.
         slots: Of the nodes, see `pie_fast.nodes`; where a prompt has others nothing is kept.
+        progress: Called after each batch, with those of both kinds of errors counted.
 
     Returns:
         `behavioral_fidelity`, `kl_divergences` (one a prompt) and `mean_kl` in `kl_direction`,
@@ -92,7 +94,7 @@ def evaluate_circuit(
             f"kl_direction is {kl_direction!r}, must be 'model||circuit' or 'circuit||model'"
         )
     summaries = {}
-    for error in ("keep", "drop"):
+    for before, error in enumerate(("keep", "drop")):
         measured = measure(
             model,
             [features],
@@ -102,6 +104,7 @@ def evaluate_circuit(
             mean_of=mean_of,
             batch_size=batch_size,
             slots=slots,
+            progress=None if progress is None else _half(progress, before),
         )[0]
         summaries[error] = summarize(measured, kl_direction=kl_direction, seed=seed)
     chosen = summaries[switches.error]
@@ -169,6 +172,11 @@ def measure(
         Measured(**{key: np.concatenate([row[key] for row in part]) for key in part[0]})
         for part in parts
     ]
+
+
+def _half(progress: Progress, before: int) -> Progress:
+    """Progress through the first half of the work, or through the second."""
+    return lambda done, total: progress(before * total + done, 2 * total)
 
 
 def summarize(

@@ -19,7 +19,7 @@ from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.behaviors.behavior import check_prompts
 from pie_fast.capture import default_switches
 from pie_fast.errors import CheckpointError, DumpError, PieFastError
-from pie_fast.evaluate import evaluate_circuit
+from pie_fast.evaluate import Progress, evaluate_circuit
 from pie_fast.exchange import Graph, choose_features, choose_nodes, read_graph
 from pie_fast.exchange import Node as GraphNode
 from pie_fast.model import Switches
@@ -106,6 +106,7 @@ def evaluate_graph(
     kl_direction: str = "model||circuit",
     seed: int = 0,
     switches: Switches | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Keep the K most influential features or nodes of a graph.
 
@@ -122,6 +123,7 @@ def evaluate_graph(
         kl_direction: As of `evaluate_circuit`.
         seed: Of the bootstrap.
         switches: Others than the baseline; None: the usual ones.
+        progress: Called as the behaviour's prompts are gone through.
 
     Returns:
         `features` kept in order, `prompt` (as `evaluate_circuit`, with all of the graph's features
@@ -184,6 +186,7 @@ def evaluate_graph(
                 behavior.held_out or behavior.selection,
                 metric=metric or behavior.metric,
                 switches=replace(switches, baseline=baseline or usual),
+                progress=progress,
                 **how,
             ),
         }

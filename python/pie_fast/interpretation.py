@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pie_fast import display
+
 
 @dataclass(frozen=True, slots=True)
 class TopContext:
@@ -146,6 +148,9 @@ class Interpretation:
 
     def __float__(self) -> float:
         return float(self.fap_score)
+
+    def _repr_html_(self) -> str:
+        return display.interpretation(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, ready for JSON; features appear as their text."""

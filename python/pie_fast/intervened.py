@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pie_fast import display
 from pie_fast.types import FeatureId
 
 #: changes that are printed
@@ -113,6 +114,9 @@ class Intervened:
     def __str__(self) -> str:
         return self.table()
 
+    def _repr_html_(self) -> str:
+        return display.intervened(self)
+
     def table(self, k: int = 5) -> str:
         """The next tokens of `top`, and what was changed."""
         lines = [f"{'token':<20} {'before':>8} {'after':>8}"]
@@ -164,6 +168,9 @@ class Generated:
 
     def __str__(self) -> str:
         return f"before: {self.original_text!r}\nafter:  {self.text!r}"
+
+    def _repr_html_(self) -> str:
+        return display.generated(self)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

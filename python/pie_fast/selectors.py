@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pie_fast import display
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.method_names import DUMP_METHODS, METHODS, MODEL_METHODS
@@ -107,6 +108,9 @@ class Ranked:
     def first(self, k: int) -> Ranked:
         """The first k of them."""
         return replace(self, ids=self.ids[:k], scores=self.scores[:k])
+
+    def _repr_html_(self) -> str:
+        return display.ranked(self)
 
     def features(self) -> list[FeatureId]:
         """As feature ids, in order; of nodes each feature once, where its first node stands."""

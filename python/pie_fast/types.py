@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pie_fast import display
 from pie_fast.errors import PieFastError
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _repr_html_(self) -> str:
+        return display.selection(self)
 
 
 @dataclass(frozen=True, slots=True)

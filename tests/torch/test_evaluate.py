@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pie_fast.attribution import Patcher
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve, measure
 from pie_fast.metrics import check_metric, kl_divergence, metric_values
@@ -154,3 +155,22 @@ def test_curves_take_the_first_features_of_an_order(tiny_model: ReplacementModel
     assert curves["even"][0] == curves["short"][0]
     alone = measure(tiny_model, [KEPT[:40]], prompts, metric="logit-diff", switches=SWITCHES)[0]
     assert curves["even"][2]["mean_kl"] == float(alone.kl.mean())
+
+
+def test_progress_counts_to_the_end(tiny_model: ReplacementModel) -> None:
+    told: list[tuple[int, int]] = []
+    prompts = random_prompts(5)
+    how = {"metric": "logit-diff", "switches": SWITCHES, "batch_size": 2}
+    evaluate_circuit(
+        tiny_model, KEPT, prompts, **how, progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(done, 6) for done in range(1, 7)], "three batches, errors kept and dropped"
+    patcher = Patcher(
+        tiny_model, prompts, tiny_model.make_pool([3, 50, 99]), "logit-diff", SWITCHES, batch_size=2
+    )
+    told.clear()
+    sets = [(0,), (1,), (0, 2)]
+    found = patcher.effects(sets, progress=lambda done, total: told.append((done, total)))
+    np.testing.assert_array_equal(found, patcher.effects(sets))
+    counts = [done for done, _ in told]
+    assert counts == sorted(counts) and told[-1] == (20, 20), "the unchanged run is one of them"

@@ -6,7 +6,6 @@ file, and the file over the defaults; values are checked as if they had been typ
 
 from __future__ import annotations
 
-import tomllib
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +55,8 @@ def read_config(context: typer.Context, file: Path) -> dict[str, Any]:
             of range; the message names file, key, value and what is valid.
         OSError: The file cannot be read.
     """
+    import tomllib
+
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

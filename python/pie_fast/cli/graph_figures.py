@@ -76,7 +76,7 @@ def graph_figures(
     imported = ImportedGraph.read(file)
     behaviors = [] if judged.behavior is None else [judged.behavior]
     loaded, found = how.load_with(behaviors, judged.n_prompts, judged.seed)
-    with reporter().stage("evaluate"):
+    with reporter().stage("evaluate") as advance:
         return evaluate_graph(
             loaded,
             imported,
@@ -88,6 +88,7 @@ def graph_figures(
             kl_direction=judged.kl_direction,
             seed=judged.seed,
             switches=Switches(**judged.switches),
+            progress=advance,
         )
 
 

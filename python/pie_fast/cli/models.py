@@ -311,7 +311,7 @@ def _selection_figures(
     if places is not None:
         slots = Slots.having(places, found.selection + found.held_out)
         ids = node_ids(map(Node, chosen, places), slots, n_features)
-    with reporter().stage("evaluate"):
+    with reporter().stage("evaluate") as advance:
         figures = evaluate_circuit(
             loaded,
             ids,
@@ -324,5 +324,6 @@ def _selection_figures(
             kl_direction=judged.kl_direction,
             seed=judged.seed,
             slots=slots,
+            progress=advance,
         )
     return {**figures, "split": "held_out" if found.held_out else "selection"}

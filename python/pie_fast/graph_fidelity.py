@@ -22,6 +22,7 @@ from pie_fast.errors import CheckpointError, DumpError, PieFastError
 from pie_fast.evaluate import Progress, evaluate_circuit
 from pie_fast.exchange import Graph, choose_features, choose_nodes, read_graph
 from pie_fast.exchange import Node as GraphNode
+from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.model import Switches
 from pie_fast.replacement_model import ReplacementModel
 from pie_fast.slots import Node, Slots, node_ids, slot_names
@@ -53,7 +54,8 @@ class ImportedGraph:
         """Its prompt, by token ids; the answer is the output token that it explains first.
 
         Raises:
-            DumpError: A token is missing, or no output is a token of the model.
+            DumpError: A token is missing, most are not what the model's tokenizer has, or no output
+                is a token of the model.
             BehaviorError: The model cannot read the prompt.
         """
         ids = self.graph.token_ids
@@ -72,7 +74,23 @@ class ImportedGraph:
         answer = max(outputs, key=lambda node: (node.is_target, node.probability))
         prompt = Prompt(ids, answer.index)
         check_prompts([prompt], vocab, model.host.n_ctx, where=f"{self.file}: the graph's ")
+        self._check_texts(ids, model)
         return prompt
+
+    def _check_texts(self, ids: tuple[int, ...], model: ReplacementModel) -> None:
+        """Refuse a prompt whose ids mean other words here: tools write single tokens their way."""
+        if model.host.tokenizer is None:
+            return
+        ours = list(map(Vocabulary(model.host.tokenizer).text, ids))
+        theirs = self.graph.prompt_tokens
+        differ = [n for n, both in enumerate(zip(ours, theirs, strict=True)) if not _alike(*both)]
+        if 2 * len(differ) > len(ids):
+            n = differ[0]
+            raise DumpError(
+                f"{self.file}: metadata: prompt_tokens has {theirs[n]!r} at {n}, where the model's "
+                f"tokenizer has {ours[n]!r} for id {ids[n]}, and {len(differ)} of {len(ids)} "
+                "differ; is the graph of another model?"
+            )
 
     @property
     def features(self) -> set[FeatureId]:
@@ -215,6 +233,11 @@ def _own_baseline(baseline: str | None, behavior: Behavior | None) -> str:
     if baseline is None or baseline == "counterfactual":
         return "zero" if behavior is None else "mean"
     return baseline
+
+
+def _alike(first: str, second: str) -> bool:
+    """Whether two spellings of a token are one: a space is `Ġ` or `▁` in some tools, or missing."""
+    return len({text.strip("Ġ▁ ") for text in (first, second)}) == 1
 
 
 def _listed(rank: int, one: FeatureId | GraphNode) -> dict[str, int]:

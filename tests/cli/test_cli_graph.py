@@ -74,6 +74,10 @@ BAD: list[tuple[Change, tuple[str, ...]]] = [
     (lambda d: d.pop("links"), ("field 'links' is missing",)),
     (lambda d: d["nodes"][0].update(ctx_idx=99), ("ctx_idx", "99")),
     (lambda d: d["metadata"]["prompt_tokens"].append("x"), ("embedding nodes", "17")),
+    (
+        lambda d: d["metadata"].update(prompt_tokens=["x"] * 16),
+        ("prompt_tokens has", "16"),
+    ),
     (lambda d: renumbered(d, "logit"), ("no logit", "0 to ")),
     (lambda d: renumbered(d, "embedding"), ("tokens", "999999")),
 ]
@@ -105,6 +109,18 @@ def test_a_feature_of_another_clt_is_named(
     model, clt = tiny_folders
     said = run_cli("evaluate", "-m", model, "-c", clt, "--graph", graph, "-k", 1)
     said.refused("ioi-0.json", "node_id", "of another CLT")
+
+
+def test_tokens_may_be_spelled_another_way(
+    graph: Path, evaluated: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    document = json.loads(graph.read_text())
+    tokens = document["metadata"]["prompt_tokens"]
+    document["metadata"]["prompt_tokens"] = [token.replace(" ", "▁") for token in tokens]
+    spelled = tmp_path / "spelled.json"
+    spelled.write_text(json.dumps(document))
+    found, same = (evaluated(file, "-k", 2, "--json").json for file in (spelled, graph))
+    assert found["prompt"] == same["prompt"]
 
 
 def test_options_that_do_not_go_together(

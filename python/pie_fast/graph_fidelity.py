@@ -10,7 +10,7 @@ selection prompts where there is a behaviour, else zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,18 +152,9 @@ def evaluate_graph(
         BudgetError: The graph has fewer.
         DumpError: The graph does not fit the model; see `ImportedGraph`.
     """
-    if unit == "node" and behavior is not None:
-        raise PieFastError(
-            "nodes are at positions of the graph's prompt, which other prompts do not share; use "
-            "unit 'feature' with a behaviour"
-        )
-    if baseline == "counterfactual" and behavior is None:
-        raise PieFastError("a graph's prompt has no counterfactual; use baseline 'zero' or 'mean'")
+    _check_together(unit, baseline, behavior)
     graph = imported.graph
-    choose: Callable[..., Sequence[FeatureId | GraphNode]] = (
-        choose_features if unit == "feature" else choose_nodes
-    )
-    units = choose(graph, k)
+    units = _chosen(graph, k, unit)
     imported.check_features(model)
     prompt = imported.prompt(model)
     ids, slots = _kept(units, prompt, model.clt.n_features)
@@ -179,7 +170,7 @@ def evaluate_graph(
         "metric": "logit",
         "switches": replace(switches, baseline=_own_baseline(baseline, behavior)),
     }
-    told: dict[str, Any] = {
+    return {
         "graph": str(imported.file),
         "slug": graph.slug,
         "scan": graph.scan,
@@ -191,11 +182,8 @@ def evaluate_graph(
             **evaluate_circuit(model, ids, [prompt], slots=slots, **own),
             "all_features": evaluate_circuit(model, every, [prompt], **own),
         },
-        "behavior": None,
-    }
-    if behavior is not None:
-        usual = default_switches(behavior).baseline
-        told["behavior"] = {
+        "behavior": behavior
+        and {
             "name": behavior.name,
             "split": "held_out" if behavior.held_out else "selection",
             **evaluate_circuit(
@@ -203,12 +191,28 @@ def evaluate_graph(
                 ids,
                 behavior.held_out or behavior.selection,
                 metric=metric or behavior.metric,
-                switches=replace(switches, baseline=baseline or usual),
+                switches=replace(
+                    switches, baseline=baseline or default_switches(behavior).baseline
+                ),
                 progress=progress,
                 **how,
             ),
-        }
-    return told
+        },
+    }
+
+
+def _check_together(unit: str, baseline: str | None, behavior: Behavior | None) -> None:
+    if unit == "node" and behavior is not None:
+        raise PieFastError(
+            "nodes are at positions of the graph's prompt, which other prompts do not share; use "
+            "unit 'feature' with a behaviour"
+        )
+    if baseline == "counterfactual" and behavior is None:
+        raise PieFastError("a graph's prompt has no counterfactual; use baseline 'zero' or 'mean'")
+
+
+def _chosen(graph: Graph, k: int, unit: str) -> Sequence[FeatureId | GraphNode]:
+    return choose_features(graph, k) if unit == "feature" else choose_nodes(graph, k)
 
 
 def _kept(

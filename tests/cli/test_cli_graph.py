@@ -133,4 +133,6 @@ def test_options_that_do_not_go_together(
     evaluated(graph, "-k", 1, "--baseline", "counterfactual").refused("no counterfactual")
     evaluated(graph, "-k", 1, "--unit", "node", "-b", "ioi").refused("unit 'feature'")
     run_cli("evaluate", *demo_sources).refused("--features and --behavior", "--graph")
-    run_cli("evaluate", *demo_sources, "-b", "ioi", "--features", "x", "-k", 1).refused("--budget")
+    selection = ("evaluate", *demo_sources, "-b", "ioi", "--features", "x")
+    run_cli(*selection, "-k", 1).refused("--budget is of --graph")
+    run_cli(*selection, "--unit", "node").refused("--unit is of --graph")

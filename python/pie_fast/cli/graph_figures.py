@@ -27,8 +27,11 @@ GraphBudgetOption = Annotated[
     ),
 ]
 GraphUnitOption = Annotated[
-    Unit,
-    typer.Option("--unit", help="Graph: features, or nodes, which have no place off its prompt."),
+    Unit | None,
+    typer.Option(
+        "--unit",
+        help="Graph: features (default), or nodes, which have no place off its prompt.",
+    ),
 ]
 
 
@@ -61,7 +64,7 @@ def graph_figures(
     file: Path,
     features: Path | None,
     budget: int | None,
-    unit: Unit,
+    unit: Unit | None,
 ) -> dict[str, Any]:
     """Fidelity of the K most influential features or nodes of a graph."""
     if features is not None:
@@ -82,7 +85,7 @@ def graph_figures(
             imported,
             budget,
             behavior=found[0] if found else None,
-            unit=unit.value,
+            unit=(unit or Unit.feature).value,
             baseline=judged.baseline,
             metric=judged.metric,
             kl_direction=judged.kl_direction,

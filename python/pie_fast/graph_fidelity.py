@@ -10,7 +10,7 @@ selection prompts where there is a behaviour, else zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.behaviors.behavior import check_prompts
 from pie_fast.capture import default_switches
 from pie_fast.errors import CheckpointError, DumpError, PieFastError
-from pie_fast.evaluate import evaluate_circuit
+from pie_fast.evaluate import Progress, evaluate_circuit
 from pie_fast.exchange import Graph, choose_features, choose_nodes, read_graph
 from pie_fast.exchange import Node as GraphNode
+from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.model import Switches
 from pie_fast.replacement_model import ReplacementModel
 from pie_fast.slots import Node, Slots, node_ids, slot_names
@@ -53,7 +54,8 @@ class ImportedGraph:
         """Its prompt, by token ids; the answer is the output token that it explains first.
 
         Raises:
-            DumpError: A token is missing, or no output is a token of the model.
+            DumpError: A token is missing, most are not what the model's tokenizer has, or no output
+                is a token of the model.
             BehaviorError: The model cannot read the prompt.
         """
         ids = self.graph.token_ids
@@ -72,7 +74,23 @@ class ImportedGraph:
         answer = max(outputs, key=lambda node: (node.is_target, node.probability))
         prompt = Prompt(ids, answer.index)
         check_prompts([prompt], vocab, model.host.n_ctx, where=f"{self.file}: the graph's ")
+        self._check_texts(ids, model)
         return prompt
+
+    def _check_texts(self, ids: tuple[int, ...], model: ReplacementModel) -> None:
+        """Refuse a prompt whose ids mean other words here: tools write single tokens their way."""
+        if model.host.tokenizer is None:
+            return
+        ours = list(map(Vocabulary(model.host.tokenizer).text, ids))
+        theirs = self.graph.prompt_tokens
+        differ = [n for n, both in enumerate(zip(ours, theirs, strict=True)) if not _alike(*both)]
+        if 2 * len(differ) > len(ids):
+            n = differ[0]
+            raise DumpError(
+                f"{self.file}: metadata: prompt_tokens has {theirs[n]!r} at {n}, where the model's "
+                f"tokenizer has {ours[n]!r} for id {ids[n]}, and {len(differ)} of {len(ids)} "
+                "differ; is the graph of another model?"
+            )
 
     @property
     def features(self) -> set[FeatureId]:
@@ -106,6 +124,7 @@ def evaluate_graph(
     kl_direction: str = "model||circuit",
     seed: int = 0,
     switches: Switches | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Keep the K most influential features or nodes of a graph.
 
@@ -122,6 +141,7 @@ def evaluate_graph(
         kl_direction: As of `evaluate_circuit`.
         seed: Of the bootstrap.
         switches: Others than the baseline; None: the usual ones.
+        progress: Called as the behaviour's prompts are gone through.
 
     Returns:
         `features` kept in order, `prompt` (as `evaluate_circuit`, with all of the graph's features
@@ -132,18 +152,9 @@ def evaluate_graph(
         BudgetError: The graph has fewer.
         DumpError: The graph does not fit the model; see `ImportedGraph`.
     """
-    if unit == "node" and behavior is not None:
-        raise PieFastError(
-            "nodes are at positions of the graph's prompt, which other prompts do not share; use "
-            "unit 'feature' with a behaviour"
-        )
-    if baseline == "counterfactual" and behavior is None:
-        raise PieFastError("a graph's prompt has no counterfactual; use baseline 'zero' or 'mean'")
+    _check_together(unit, baseline, behavior)
     graph = imported.graph
-    choose: Callable[..., Sequence[FeatureId | GraphNode]] = (
-        choose_features if unit == "feature" else choose_nodes
-    )
-    units = choose(graph, k)
+    units = _chosen(graph, k, unit)
     imported.check_features(model)
     prompt = imported.prompt(model)
     ids, slots = _kept(units, prompt, model.clt.n_features)
@@ -159,7 +170,7 @@ def evaluate_graph(
         "metric": "logit",
         "switches": replace(switches, baseline=_own_baseline(baseline, behavior)),
     }
-    told: dict[str, Any] = {
+    return {
         "graph": str(imported.file),
         "slug": graph.slug,
         "scan": graph.scan,
@@ -171,11 +182,8 @@ def evaluate_graph(
             **evaluate_circuit(model, ids, [prompt], slots=slots, **own),
             "all_features": evaluate_circuit(model, every, [prompt], **own),
         },
-        "behavior": None,
-    }
-    if behavior is not None:
-        usual = default_switches(behavior).baseline
-        told["behavior"] = {
+        "behavior": behavior
+        and {
             "name": behavior.name,
             "split": "held_out" if behavior.held_out else "selection",
             **evaluate_circuit(
@@ -183,11 +191,28 @@ def evaluate_graph(
                 ids,
                 behavior.held_out or behavior.selection,
                 metric=metric or behavior.metric,
-                switches=replace(switches, baseline=baseline or usual),
+                switches=replace(
+                    switches, baseline=baseline or default_switches(behavior).baseline
+                ),
+                progress=progress,
                 **how,
             ),
-        }
-    return told
+        },
+    }
+
+
+def _check_together(unit: str, baseline: str | None, behavior: Behavior | None) -> None:
+    if unit == "node" and behavior is not None:
+        raise PieFastError(
+            "nodes are at positions of the graph's prompt, which other prompts do not share; use "
+            "unit 'feature' with a behaviour"
+        )
+    if baseline == "counterfactual" and behavior is None:
+        raise PieFastError("a graph's prompt has no counterfactual; use baseline 'zero' or 'mean'")
+
+
+def _chosen(graph: Graph, k: int, unit: str) -> Sequence[FeatureId | GraphNode]:
+    return choose_features(graph, k) if unit == "feature" else choose_nodes(graph, k)
 
 
 def _kept(
@@ -212,6 +237,11 @@ def _own_baseline(baseline: str | None, behavior: Behavior | None) -> str:
     if baseline is None or baseline == "counterfactual":
         return "zero" if behavior is None else "mean"
     return baseline
+
+
+def _alike(first: str, second: str) -> bool:
+    """Whether two spellings of a token are one: a space is `Ġ` or `▁` in some tools, or missing."""
+    return len({text.strip("Ġ▁ ") for text in (first, second)}) == 1
 
 
 def _listed(rank: int, one: FeatureId | GraphNode) -> dict[str, int]:

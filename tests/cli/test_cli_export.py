@@ -157,6 +157,8 @@ def test_bad_input_is_refused(run: Path, tmp_path: Path) -> None:
     run_cli(*graph, "--metric", "kl").refused("kl")
     table = ("export", run, "--to", "csv", "-o", tmp_path / "t.csv")
     run_cli(*table, "--text", "a").refused("--text is of graphs")
+    run_cli(*table, "--edge-share", 0.5).refused("--edge-share is of graphs")
+    run_cli(*table, "--model", "x").refused("--model is of graphs")
     run_cli("export", tmp_path, "--to", "csv", "-o", tmp_path / "t.csv").refused("is not a run")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ioi"]
 

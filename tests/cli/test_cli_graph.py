@@ -74,6 +74,10 @@ BAD: list[tuple[Change, tuple[str, ...]]] = [
     (lambda d: d.pop("links"), ("field 'links' is missing",)),
     (lambda d: d["nodes"][0].update(ctx_idx=99), ("ctx_idx", "99")),
     (lambda d: d["metadata"]["prompt_tokens"].append("x"), ("embedding nodes", "17")),
+    (
+        lambda d: d["metadata"].update(prompt_tokens=["x"] * 16),
+        ("prompt_tokens has", "16"),
+    ),
     (lambda d: renumbered(d, "logit"), ("no logit", "0 to ")),
     (lambda d: renumbered(d, "embedding"), ("tokens", "999999")),
 ]
@@ -107,6 +111,18 @@ def test_a_feature_of_another_clt_is_named(
     said.refused("ioi-0.json", "node_id", "of another CLT")
 
 
+def test_tokens_may_be_spelled_another_way(
+    graph: Path, evaluated: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    document = json.loads(graph.read_text())
+    tokens = document["metadata"]["prompt_tokens"]
+    document["metadata"]["prompt_tokens"] = [token.replace(" ", "▁") for token in tokens]
+    spelled = tmp_path / "spelled.json"
+    spelled.write_text(json.dumps(document))
+    found, same = (evaluated(file, "-k", 2, "--json").json for file in (spelled, graph))
+    assert found["prompt"] == same["prompt"]
+
+
 def test_options_that_do_not_go_together(
     graph: Path, evaluated: Callable[..., Outcome], demo_sources: tuple[object, ...]
 ) -> None:
@@ -117,4 +133,6 @@ def test_options_that_do_not_go_together(
     evaluated(graph, "-k", 1, "--baseline", "counterfactual").refused("no counterfactual")
     evaluated(graph, "-k", 1, "--unit", "node", "-b", "ioi").refused("unit 'feature'")
     run_cli("evaluate", *demo_sources).refused("--features and --behavior", "--graph")
-    run_cli("evaluate", *demo_sources, "-b", "ioi", "--features", "x", "-k", 1).refused("--budget")
+    selection = ("evaluate", *demo_sources, "-b", "ioi", "--features", "x")
+    run_cli(*selection, "-k", 1).refused("--budget is of --graph")
+    run_cli(*selection, "--unit", "node").refused("--unit is of --graph")

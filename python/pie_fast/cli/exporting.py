@@ -63,9 +63,11 @@ def export(
         typer.Option("--metric", help="Graph: what effects are on; the run's, of a text logit."),
     ] = None,
     edge_share: Annotated[
-        float,
-        typer.Option("--edge-share", help="Graph: links that carry this share of all influence."),
-    ] = 0.98,
+        float | None,
+        typer.Option(
+            "--edge-share", help="Graph: links with this share of all influence, by default 0.98."
+        ),
+    ] = None,
     slug: Annotated[
         str | None, typer.Option("--slug", help="Graph: its name, by default BEHAVIOR-PROMPT.")
     ] = None,
@@ -81,22 +83,22 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run as an attribution graph of one prompt (into a folder), or as a table."""
+    choices = {
+        "prompt": prompt,
+        "text": text,
+        "metric": metric and metric.value,
+        "edge_share": edge_share,
+        "slug": slug,
+        "scan": scan,
+    }
+    sources = {"model": model, "clt": clt, "behavior": behavior}
     if to is not Target.circuit_tracer:
-        _refuse_graph_options(to, prompt=prompt, text=text, metric=metric, slug=slug, scan=scan)
+        _refuse(to, **{**choices, **sources})
         summary = _table(run, to, out, force)
     elif text is not None and prompt is not None:
         raise typer.BadParameter("--prompt and --text exclude each other; give one")
     else:
-        choices = {
-            "prompt": prompt or 0,
-            "text": text,
-            "metric": metric and metric.value,
-            "edge_share": edge_share,
-            "slug": slug,
-            "scan": scan,
-        }
-        loading = {"model": model, "clt": clt, "behavior": behavior, "device": device}
-        summary = _graph(run, out, choices, loading, force)
+        summary = _graph(run, out, choices, {**sources, "device": device}, force)
     if as_json:
         print_json(summary)
     else:
@@ -104,10 +106,11 @@ def export(
         typer.echo(f"{what} written to {summary['file']}")
 
 
-def _refuse_graph_options(to: Target, **given: Any) -> None:
-    for name, value in given.items():
+def _refuse(to: Target, **of_graphs: object) -> None:
+    for name, value in of_graphs.items():
         if value is not None:
-            raise typer.BadParameter(f"--{name} is of graphs; --to {to.value} writes a table")
+            option = name.replace("_", "-")
+            raise typer.BadParameter(f"--{option} is of graphs; --to {to.value} writes a table")
 
 
 def _table(run: Path, to: Target, out: Path, force: bool) -> dict[str, Any]:
@@ -128,7 +131,8 @@ def _graph(
     from pie_fast.outputs import check_absent
     from pie_fast.run_graph import GraphChoices, graph_of_run
 
-    discovered, chosen = DiscoveredRun(run), GraphChoices(**choices)
+    given = {name: value for name, value in choices.items() if value is not None}
+    discovered, chosen = DiscoveredRun(run), GraphChoices(**given)
     check_absent(out / f"{chosen.slug_of(discovered)}.json", force=force)
     graph = graph_of_run(discovered, chosen, **loading, reporter=reporter())
     return {

@@ -27,8 +27,11 @@ GraphBudgetOption = Annotated[
     ),
 ]
 GraphUnitOption = Annotated[
-    Unit,
-    typer.Option("--unit", help="Graph: features, or nodes, which have no place off its prompt."),
+    Unit | None,
+    typer.Option(
+        "--unit",
+        help="Graph: features (default), or nodes, which have no place off its prompt.",
+    ),
 ]
 
 
@@ -61,7 +64,7 @@ def graph_figures(
     file: Path,
     features: Path | None,
     budget: int | None,
-    unit: Unit,
+    unit: Unit | None,
 ) -> dict[str, Any]:
     """Fidelity of the K most influential features or nodes of a graph."""
     if features is not None:
@@ -76,18 +79,19 @@ def graph_figures(
     imported = ImportedGraph.read(file)
     behaviors = [] if judged.behavior is None else [judged.behavior]
     loaded, found = how.load_with(behaviors, judged.n_prompts, judged.seed)
-    with reporter().stage("evaluate"):
+    with reporter().stage("evaluate") as advance:
         return evaluate_graph(
             loaded,
             imported,
             budget,
             behavior=found[0] if found else None,
-            unit=unit.value,
+            unit=(unit or Unit.feature).value,
             baseline=judged.baseline,
             metric=judged.metric,
             kl_direction=judged.kl_direction,
             seed=judged.seed,
             switches=Switches(**judged.switches),
+            progress=advance,
         )
 
 

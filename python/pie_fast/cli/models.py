@@ -41,7 +41,6 @@ from pie_fast.cli.common import (
     ResumeOption,
     SeedOption,
     Split,
-    Unit,
     at_least,
     open_noting,
     print_json,
@@ -229,7 +228,7 @@ def evaluate(
     ] = None,
     graph: GraphOption = None,
     budget: GraphBudgetOption = None,
-    unit: GraphUnitOption = Unit.feature,
+    unit: GraphUnitOption = None,
     metric: MetricOption = None,
     baseline: BaselineOption = None,
     error: Annotated[Error, typer.Option("--error", help="What the CLT misses.")] = Error.keep,
@@ -276,7 +275,7 @@ def evaluate(
     if graph is not None:
         figures = graph_figures(how, judged, graph, features, budget, unit)
     else:
-        figures = _selection_figures(how, judged, features, budget)
+        figures = _selection_figures(how, judged, features, budget=budget, unit=unit)
     if out is not None:
         write_json(out, figures)
     if as_json:
@@ -290,12 +289,13 @@ def evaluate(
 
 
 def _selection_figures(
-    how: Loading, judged: Judged, features: Path | None, budget: int | None
+    how: Loading, judged: Judged, features: Path | None, **of_graphs: object
 ) -> dict[str, Any]:
     if features is None or judged.behavior is None:
         raise typer.BadParameter("give --features and --behavior, or --graph and --budget")
-    if budget is not None:
-        raise typer.BadParameter("--budget is of --graph; a selection is kept whole")
+    for name, value in of_graphs.items():
+        if value is not None:
+            raise typer.BadParameter(f"--{name} is of --graph; a selection is kept as it is")
     from pie_fast.capture import default_switches
     from pie_fast.evaluate import evaluate_circuit
     from pie_fast.model import Switches

@@ -219,8 +219,12 @@ def test_scores_that_cannot_be(tmp_path: Path) -> None:
         scorer = LlmScorer(chat)
         none = scorer.score(feature(1), [], QUIET)
         assert none["detection_llm"].value is None and none["fuzzing_llm"].value is None
-        assert none["fuzzing_llm"].why == "0 activating and 8 silent texts, needs 1 of each"
-        assert scorer.detection("names", FIRES, []).value is None and server.requests == []
+        # a reason has no counts in it: reasons are counted themselves
+        assert none["fuzzing_llm"].why == "no activating text"
+        assert none["fuzzing_llm"].n_negative == 8
+        assert scorer.detection("names", FIRES, []).why == "no silent text"
+        assert scorer.detection("names", [], []).why == "no activating text"
+        assert server.requests == []
         failed = scorer.detection("names", FIRES, QUIET)
         assert failed.value is None and failed.why is not None and failed.n_positive == 0
         assert len(chat.failures) == 2

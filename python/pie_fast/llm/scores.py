@@ -98,7 +98,7 @@ class LlmScorer:
     ) -> Measure:
         """Balanced accuracy where the first `n_first` items are the positive ones."""
         if not 0 < n_first < len(items):
-            why = f"{n_first} activating and {len(items) - n_first} silent texts, needs 1 of each"
+            why = "no silent text" if n_first else "no activating text"
             return Measure(None, n_positive=n_first, n_negative=len(items) - n_first, why=why)
         order = list(range(len(items)))
         random.Random(self._seed).shuffle(order)  # the kinds come mixed

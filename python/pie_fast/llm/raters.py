@@ -25,16 +25,17 @@ class LlmRater:
     Args:
         chat: The language model.
         batch: Texts in a request, 1 to 15.
+        about: What is described, for failures; the description where it is empty.
     """
 
-    def __init__(self, chat: Chat, *, batch: int = BATCH) -> None:
-        self.chat, self._batch = chat, batch
+    def __init__(self, chat: Chat, *, batch: int = BATCH, about: str = "") -> None:
+        self.chat, self._batch, self._about = chat, batch, about
 
     def rate(self, description: str, texts: Sequence[str]) -> list[int | None]:
         """How far each text expresses `description`.
 
         Args:
-            description: A label.
+            description: What they should express.
             texts: The texts themselves, in any number; equal ones are rated once.
 
         Returns:
@@ -53,7 +54,7 @@ class LlmRater:
             Ratings,
             description,
             distinct,
-            about=description,
+            about=self._about or description,
             batch=self._batch,
         )
         rated = dict(zip(distinct, ratings, strict=True))
@@ -67,16 +68,17 @@ class LlmWriter:
         chat: The language model.
         part: Texts in a request, at most.
         rounds: How often it is asked for those that are still missing.
+        about: What is described, for failures; the description where it is empty.
 
     Raises:
         PieFastError: A number below 1.
     """
 
-    def __init__(self, chat: Chat, *, part: int = 10, rounds: int = 3) -> None:
+    def __init__(self, chat: Chat, *, part: int = 10, rounds: int = 3, about: str = "") -> None:
         for name, count in (("part", part), ("rounds", rounds)):
             if count < 1:
                 raise PieFastError(f"{name} is {count}, must be at least 1")
-        self.chat, self._part, self._rounds = chat, part, rounds
+        self.chat, self._part, self._rounds, self._about = chat, part, rounds, about
 
     def write(self, description: str, n: int) -> list[str]:
         """Texts that express `description`, no two equal.
@@ -99,7 +101,7 @@ class LlmWriter:
                 break
         if len(written) < n and not self.chat.dry_run:
             reason = f"{n - len(written)} of {n} texts are missing"
-            self.chat.report(Failure(_WRITE, description, self._rounds, reason))
+            self.chat.report(Failure(_WRITE, self._about or description, self._rounds, reason))
         return written
 
     def _requests(self, description: str, n: int, written: list[str]) -> list[Request[Texts]]:
@@ -109,7 +111,7 @@ class LlmWriter:
         return [
             Request(
                 template=_WRITE,
-                about=description,
+                about=self._about or description,
                 messages=render(
                     _WRITE,
                     description=description,

@@ -281,4 +281,30 @@ def test_a_whole_dry_run_sends_nothing(tmp_path: Path) -> None:
         assert LlmScorer(chat).score(feature(1), FIRES, QUIET)["fuzzing_llm"].value is None
         assert LlmNarrator(chat).narrate([feature(1)]) is None
         assert server.requests == [] and chat.failures == ()
-    assert chat.budget.requests == 1 + 3 + 1 + 2 * 2 + 1
+    # the writer may need all of its 3 rounds
+    assert chat.budget.requests == 1 + 3 + 3 + 2 * 2 + 1
+
+
+def test_what_is_not_there_yet_is_expected(tmp_path: Path) -> None:
+    """No fewer requests than when the texts are there, and a writer needs all its rounds."""
+
+    def script(body: Body, n: int) -> Reply:
+        if '"ratings"' in body["messages"][0]["content"]:
+            return Reply()
+        return Reply(json.dumps({"texts": [f"new {len(data_of(body)) - 1}"]}))
+
+    with serving(script) as server:
+        with chatting(server, tmp_path, dry_run=True) as planned:
+            LlmRater(planned).expect("numbers", 32)
+            assert planned.budget.requests == 3
+            LlmRater(planned).expect("numbers", 0)
+            LlmRater(planned).expect("numbers", 32)  # others, though they look alike
+            assert planned.budget.requests == 6
+            LlmWriter(planned).write("numbers", 25)
+            assert planned.budget.requests == 6 + 3 * 3
+        with chatting(server, tmp_path) as chat:
+            LlmRater(chat).rate("numbers", TEXTS)
+            LlmRater(chat).rate("numbers", [f"another {text}" for text in TEXTS])
+            LlmWriter(chat).write("numbers", 25)
+    assert 6 < chat.budget.requests <= planned.budget.requests
+    assert chat.budget.tokens_in <= planned.budget.tokens_in

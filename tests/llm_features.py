@@ -22,7 +22,7 @@ def feature(index: int, **fields: Any) -> Interpretation:
         "fap_score": index - 10.0,
         "label": f"rule {index}",
         "label_quality": 0.5,
-        "rule": {"conditions": ["x"]},
+        "rule": {"text": f"word {index}"},
         "contexts": (
             context("Mary and John went", 0, 0.1, 3.0, 0.0),
             context("then Mary", 0.0, 0.3, kind="quantile"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
@@ -363,6 +364,14 @@ def test_bad_options(tmp_path: Path, options: dict[str, object], message: str) -
 def test_bad_retries(name: str) -> None:
     with pytest.raises(PieFastError, match=f"{name} is -1, must be at least"):
         Retries(**{name: -1})
+
+
+@pytest.mark.parametrize("price", [-1.0, math.nan, math.inf])
+def test_bad_prices(price: float) -> None:
+    with pytest.raises(PieFastError, match=f"price of input is {price}, must be finite"):
+        Price(price, 1.0)
+    with pytest.raises(PieFastError, match=f"price of output is {price}, must be finite"):
+        Price(1.0, price)
 
 
 def test_nothing_to_ask(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from llm_features import context, feature
 from pie_fast.errors import PieFastError
 from pie_fast.interpretation import Measure
 from pie_fast.llm import LlmExplainer, LlmNarrator, LlmRater, LlmScorer, LlmWriter
+from pie_fast.llm.description import description_of
 from scripted_server import Body, Reply, chatting, data_of, serving
 
 # ---------------------------------------------------------------------------------- rate
@@ -172,7 +173,7 @@ def test_a_good_label_scores_1(tmp_path: Path) -> None:
         scores = LlmScorer(chat).score(feature(1), FIRES, QUIET)
     right = Measure(1.0, n_positive=12, n_negative=8)
     assert scores == {"detection_llm": right, "fuzzing_llm": right}
-    assert all(data_of(body)[0] == "rule 1" for body in server.requests)
+    assert all(data_of(body)[0] == "word 1" for body in server.requests)
 
 
 def test_mistakes_count_by_their_kind(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_what_fuzzing_marks(tmp_path: Path) -> None:
 
 
 def test_the_kinds_come_mixed_and_none_that_was_shown(tmp_path: Path) -> None:
-    shown = feature(1, contexts=(FIRES[0], QUIET[0]))
+    shown = feature(1, contexts=(FIRES[0], QUIET[0]), explainer="openai:tiny")
     with serving(oracle()) as server, chatting(server, tmp_path, concurrency=1) as chat:
         measure = LlmScorer(chat).score(shown, FIRES, QUIET)["detection_llm"]
     assert (measure.n_positive, measure.n_negative) == (11, 7)
@@ -214,13 +215,56 @@ def test_the_kinds_come_mixed_and_none_that_was_shown(tmp_path: Path) -> None:
     assert "".join(FIRES[0].tokens) not in first
 
 
+def test_what_shows_a_rule_was_not_shown_to_it(tmp_path: Path) -> None:
+    shown = feature(1, contexts=(FIRES[0], QUIET[0]))
+    with serving(oracle()) as server, chatting(server, tmp_path) as chat:
+        measure = LlmScorer(chat).score(shown, FIRES, QUIET)["detection_llm"]
+    assert (measure.n_positive, measure.n_negative) == (12, 8)
+
+
+#: as rules write it, with all that a judge must not read
+TOLD = 'fires on " John" in 97% of prompts [AP .93, covers 69%]; raises " up"'
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"rule": {"text": '" John"'}}, '" John"'),
+        ({"rule": None}, None),
+        ({"rule": {"text": '" John"'}, "explainer": "openai:tiny"}, TOLD),
+        ({"rule": None, "explainer": "somebody"}, TOLD),
+    ],
+)
+def test_a_judge_reads_what_rules_say_without_how_well_they_hold(
+    tmp_path: Path, fields: dict[str, Any], told: str | None
+) -> None:
+    one = feature(1, label=TOLD, **fields)
+    assert description_of(one) == told
+    with serving(oracle()) as server, chatting(server, tmp_path) as chat:
+        scores = LlmScorer(chat).score(one, FIRES, QUIET)
+    assert [data_of(body)[0] for body in server.requests] == [told] * 4 * (told is not None)
+    whys = {measure.why for measure in scores.values()}
+    assert whys == {None if told else "no rule says where it fires"}
+
+
+def test_failures_name_the_feature(tmp_path: Path) -> None:
+    with serving(lambda body, n: Reply("no")) as server, chatting(server, tmp_path) as chat:
+        LlmRater(chat, about="L0:1").rate("a long description", TEXTS[:1])
+        LlmWriter(chat, about="L0:1").write("a long description", 1)
+    assert [failure.about for failure in chat.failures] == ["L0:1"] * 3
+
+
 def test_scores_that_cannot_be(tmp_path: Path) -> None:
     with serving(lambda body, n: Reply("no")) as server, chatting(server, tmp_path) as chat:
         scorer = LlmScorer(chat)
         none = scorer.score(feature(1), [], QUIET)
         assert none["detection_llm"].value is None and none["fuzzing_llm"].value is None
-        assert none["fuzzing_llm"].why == "0 activating and 8 silent texts, needs 1 of each"
-        assert scorer.detection("names", FIRES, []).value is None and server.requests == []
+        # a reason has no counts in it: reasons are counted themselves
+        assert none["fuzzing_llm"].why == "no activating text"
+        assert none["fuzzing_llm"].n_negative == 8
+        assert scorer.detection("names", FIRES, []).why == "no silent text"
+        assert scorer.detection("names", [], []).why == "no activating text"
+        assert server.requests == []
         failed = scorer.detection("names", FIRES, QUIET)
         assert failed.value is None and failed.why is not None and failed.n_positive == 0
         assert len(chat.failures) == 2
@@ -237,4 +281,30 @@ def test_a_whole_dry_run_sends_nothing(tmp_path: Path) -> None:
         assert LlmScorer(chat).score(feature(1), FIRES, QUIET)["fuzzing_llm"].value is None
         assert LlmNarrator(chat).narrate([feature(1)]) is None
         assert server.requests == [] and chat.failures == ()
-    assert chat.budget.requests == 1 + 3 + 1 + 2 * 2 + 1
+    # the writer may need all of its 3 rounds
+    assert chat.budget.requests == 1 + 3 + 3 + 2 * 2 + 1
+
+
+def test_what_is_not_there_yet_is_expected(tmp_path: Path) -> None:
+    """No fewer requests than when the texts are there, and a writer needs all its rounds."""
+
+    def script(body: Body, n: int) -> Reply:
+        if '"ratings"' in body["messages"][0]["content"]:
+            return Reply()
+        return Reply(json.dumps({"texts": [f"new {len(data_of(body)) - 1}"]}))
+
+    with serving(script) as server:
+        with chatting(server, tmp_path, dry_run=True) as planned:
+            LlmRater(planned).expect("numbers", 32)
+            assert planned.budget.requests == 3
+            LlmRater(planned).expect("numbers", 0)
+            LlmRater(planned).expect("numbers", 32)  # others, though they look alike
+            assert planned.budget.requests == 6
+            LlmWriter(planned).write("numbers", 25)
+            assert planned.budget.requests == 6 + 3 * 3
+        with chatting(server, tmp_path) as chat:
+            LlmRater(chat).rate("numbers", TEXTS)
+            LlmRater(chat).rate("numbers", [f"another {text}" for text in TEXTS])
+            LlmWriter(chat).write("numbers", 25)
+    assert 6 < chat.budget.requests <= planned.budget.requests
+    assert chat.budget.tokens_in <= planned.budget.tokens_in

@@ -72,6 +72,26 @@ def test_the_key_is_sent_and_never_told(
     assert "openai" in caplog.text  # the client did log
 
 
+@pytest.mark.parametrize("inner", ["\n", "\r\n", " ", "\t", "\x7f", "é", "\u2028"])
+def test_a_key_that_no_header_can_carry_is_refused_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    monkeypatch.setenv("ANOTHER_KEY", f"sk-SECRET{inner}SECRET")
+    with pytest.raises(PieFastError, match="variable ANOTHER_KEY has a character") as raised:
+        Chat("tiny", cache=tmp_path, base_url="http://127.0.0.1", key_variable="ANOTHER_KEY")
+    assert raised.value.__context__ is None
+    assert "SECRET" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_blanks_around_a_key_are_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    with serving() as server, chatting(server, tmp_path) as chat:
+        assert None not in chat.ask_all(QUESTIONS[:1])
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
 def test_a_redirection_does_not_take_the_key_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,7 @@ def test_labels_and_what_they_replace(tmp_path: Path) -> None:
     with serving() as server, chatting(server, tmp_path) as chat:
         one, two = LlmExplainer(chat).explain([feature(1), feature(2, rule=None)])
     assert one.label == "about [' John', ' Mary']" and one.explainer == "openai:tiny"
-    assert one.rule == {"conditions": ["x"], "label": "rule 1", "label_quality": 0.5}
+    assert one.rule == {"text": "word 1", "label": "rule 1", "label_quality": 0.5}
     assert two.rule is None
     assert one.label_quality is None  # it was the rule's
     assert one.contexts == feature(1).contexts

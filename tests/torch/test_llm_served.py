@@ -1,4 +1,8 @@
-"""A real server of another make, `transformers serve`, with a model too small to say anything."""
+"""A real server of another make, `transformers serve`, with a model too small to say anything.
+
+A random model writes no JSON, so what is seen here over its HTTP are answers that are refused and
+counted. Answers that are accepted come from the scripted server of the other tests only.
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from pie_fast.llm.prompts import Message, render
 from pie_fast.llm.request import Request, Sampling, content_hash
 from pie_fast.llm.retries import Retries
 from pie_fast.llm.spending import Budget, CountTokens, Price, Spent, characters_over_4
+from pie_fast.llm.together import R, StoppedError, T, together
 from pie_fast.progress import Advance
 
 
@@ -73,6 +74,7 @@ class Chat:
             endpoint = Endpoint(model, base_url, key_variable, timeout, self._retries)
             self._gate = Gate(endpoint, concurrency, self._ledger)
         self._lock, self._flying = threading.Lock(), dict[str, Future[Any]]()
+        self._thread = threading.local()
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +112,55 @@ class Chat:
         """Record that a question was answered and something is missing nevertheless."""
         self._ledger.record([failure])
 
+    def expect(self, requests: Iterable[Request[A]]) -> None:
+        """Add to ``budget`` what will be asked in words that are not known yet."""
+        for request in requests:
+            self._ledger.plan(None, request.messages, request.answer_tokens)
+
+    def each(
+        self, work: Callable[[T], R], items: Sequence[T], advance: Advance | None = None
+    ) -> list[R]:
+        """Do work that asks questions for several items at a time.
+
+        Args:
+            work: Called with an item in a thread of its own, as many at once as requests; what it
+                asks is stopped where the work for another item fails.
+            items: What to do it for.
+            advance: Told how many of how many are done.
+
+        Returns:
+            What it gave for each, in order.
+
+        Raises:
+            BaseException: What was raised first, once requests under way have been answered and
+                stored.
+        """
+        stop, futures = threading.Event(), list[Future[R]]()
+
+        def one(item: T) -> R:
+            self._thread.stop = stop
+            self.check_going()
+            return work(item)
+
+        at_a_time = self._concurrency
+        together(one, items, futures, at_a_time=at_a_time, stop=stop, advance=advance)
+        return [future.result() for future in futures]
+
+    def check_going(self) -> None:
+        """End the work of `each` for one item where that for another has failed.
+
+        Raises:
+            StoppedError: It has.
+        """
+        if self._stop is not None and self._stop.is_set():
+            raise StoppedError
+
+    @property
+    def _stop(self) -> threading.Event | None:
+        """What stops the work of `each` that this thread does; None where it does none."""
+        stop: threading.Event | None = getattr(self._thread, "stop", None)
+        return stop
+
     def ask_all(
         self, requests: Sequence[Request[A]], advance: Advance | None = None
     ) -> list[A | None]:
@@ -125,22 +176,20 @@ class Chat:
         Raises:
             UnusableError: The endpoint answers nothing: no such model or address, a wrong key, or
                 too many failures in a row. Answers that came before are in the cache.
+            StoppedError: It is part of the work of `each`, which has failed elsewhere.
             KeyboardInterrupt: As it came, once requests under way have been answered and stored.
         """
-        stop, futures = threading.Event(), list[Future[A | Failure]]()
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            try:
-                futures += [pool.submit(self._ask, request, stop) for request in requests]
-                for done, future in enumerate(as_completed(futures), 1):
-                    future.result()
-                    if advance is not None:
-                        advance(done, len(futures))
-            except BaseException:
-                stop.set()  # what waits to try again gives up, what is under way is paid: stored
-                pool.shutdown(cancel_futures=True)
-                raise
-            finally:
-                self._ledger.record(r for r in _results(futures) if isinstance(r, Failure))
+        stop, futures = self._stop or threading.Event(), list[Future[A | Failure]]()
+
+        def ask(request: Request[A]) -> A | Failure:
+            return self._ask(request, stop)
+
+        at_a_time = self._concurrency
+        try:
+            together(ask, requests, futures, at_a_time=at_a_time, stop=stop, advance=advance)
+        finally:
+            self._ledger.record(r for r in _results(futures) if isinstance(r, Failure))
+        self.check_going()  # else questions that were not sent would look unanswered
         return [None if isinstance(r, Failure) else r for r in _results(futures)]
 
     def _ask(self, request: Request[A], stop: threading.Event) -> A | Failure:
@@ -164,7 +213,6 @@ class Chat:
             future.set_result(result)
             return result
         except BaseException as error:
-            stop.set()
             future.set_exception(error)
             raise
         finally:

@@ -52,20 +52,9 @@ def judge(
     missing = list(range(len(items)))
     for again in (False, True):
         batches = [missing[i : i + batch] for i in range(0, len(missing), batch)]
-        requests: list[Request[Ratings | Verdicts]] = [
-            Request(
-                template=template,
-                about=about,
-                messages=render(
-                    template,
-                    description=description,
-                    items={str(n): items[i] for n, i in enumerate(members, 1)},
-                    again=again,
-                ),
-                schema=schema,
-                answer_tokens=8 * len(members),
-            )
-            for members in batches
+        requests = [
+            question(template, schema, description, [items[i] for i in some], about, again=again)
+            for some in batches
         ]
         missing = []
         for members, answer in zip(batches, chat.ask_all(requests), strict=True):
@@ -80,3 +69,31 @@ def judge(
         reason = f"{len(missing)} of {len(items)} texts were left out twice"
         chat.report(Failure(template, about, 2, reason))
     return [found.get(i) for i in range(len(items))]
+
+
+def question(
+    template: str,
+    schema: type[Ratings] | type[Verdicts],
+    description: str,
+    items: Sequence[object],
+    about: str,
+    *,
+    again: bool = False,
+) -> Request[Ratings | Verdicts]:
+    """The request about one batch; the arguments are those of `judge`.
+
+    Args:
+        again: These were left out of an answer.
+    """
+    return Request(
+        template=template,
+        about=about,
+        messages=render(
+            template,
+            description=description,
+            items={str(n): item for n, item in enumerate(items, 1)},
+            again=again,
+        ),
+        schema=schema,
+        answer_tokens=8 * len(items),
+    )

@@ -20,13 +20,19 @@ class Key:
         host: Who gets it.
 
     Raises:
-        PieFastError: There is none; only a server on this machine needs none.
+        PieFastError: There is none; only a server on this machine needs none. Or it has a
+            character that no header can carry: the client would show it in its error.
     """
 
     def __init__(self, variable: str, host: str) -> None:
         self._value = os.environ.get(variable, "").strip()
         if not self._value and host not in _LOOPBACK:
             raise PieFastError(f"{host} needs a key in the environment variable {variable}")
+        if not all("!" <= character <= "~" for character in self._value):
+            raise PieFastError(
+                f"the key in the environment variable {variable} has a character that is not from "
+                "! to ~ in ASCII, such as a space, a line break or an accent"
+            )
 
     def __repr__(self) -> str:
         return "<key>"

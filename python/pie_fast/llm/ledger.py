@@ -45,15 +45,15 @@ class Ledger:
 
     def __init__(self, count_tokens: CountTokens) -> None:
         self._count_tokens, self._lock = count_tokens, threading.Lock()
-        self._planned: set[str] = set()
+        self._planned: set[str | None] = set()
         self.budget, self.spent = Budget(), Spent()
         self.failures: tuple[Failure, ...] = ()
 
-    def plan(self, name: str, messages: Sequence[Message], answer_tokens: int) -> None:
-        """A question that the cache has no answer to; counted once by its name."""
+    def plan(self, name: str | None, messages: Sequence[Message], answer_tokens: int) -> None:
+        """A question that the cache has no answer to; counted once by its name where it has one."""
         tokens = tokens_of(messages, self._count_tokens)
         with self._lock:
-            if name not in self._planned:
+            if name is None or name not in self._planned:
                 self._planned.add(name)
                 self.budget += Budget(1, tokens, answer_tokens)
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pie_fast.interpretation import Interpretation, Measure, TopContext
 from pie_fast.llm.answers import Verdicts
 from pie_fast.llm.client import Chat
+from pie_fast.llm.description import UNDESCRIBED, description_of
 from pie_fast.llm.judging import BATCH, judge
 
 #: a token is marked whose activation is above this share of the strongest in its text (Delphi's)
@@ -38,10 +39,11 @@ class LlmScorer:
         activating: Sequence[TopContext],
         silent: Sequence[TopContext],
     ) -> dict[str, Measure]:
-        """Both scores of a feature's label.
+        """Both scores of a feature's label, in the words of `description_of`.
 
         Args:
-            interpretation: With a label; contexts that it shows are left out of the others.
+            interpretation: With a label. Contexts that it shows are left out of the others unless
+                rules wrote the label: they were shown none.
             activating: Held-out contexts it fires in, with ``activations``.
             silent: Held-out contexts it does not fire in.
 
@@ -51,13 +53,16 @@ class LlmScorer:
         Raises:
             UnusableError: The endpoint answers nothing.
         """
-        shown = {context.tokens for context in interpretation.contexts}
+        description, about = description_of(interpretation), str(interpretation.feature)
+        if description is None:
+            return dict.fromkeys(("detection_llm", "fuzzing_llm"), UNDESCRIBED)
+        by_rules = interpretation.explainer == "rules"
+        shown = set() if by_rules else {context.tokens for context in interpretation.contexts}
         fires = [c for c in activating if c.tokens not in shown]
         quiet = [c for c in silent if c.tokens not in shown]
-        label, about = interpretation.label, str(interpretation.feature)
         return {
-            "detection_llm": self.detection(label, fires, quiet, about=about),
-            "fuzzing_llm": self.fuzzing(label, fires, quiet, about=about),
+            "detection_llm": self.detection(description, fires, quiet, about=about),
+            "fuzzing_llm": self.fuzzing(description, fires, quiet, about=about),
         }
 
     def detection(
@@ -98,7 +103,7 @@ class LlmScorer:
     ) -> Measure:
         """Balanced accuracy where the first `n_first` items are the positive ones."""
         if not 0 < n_first < len(items):
-            why = f"{n_first} activating and {len(items) - n_first} silent texts, needs 1 of each"
+            why = "no silent text" if n_first else "no activating text"
             return Measure(None, n_positive=n_first, n_negative=len(items) - n_first, why=why)
         order = list(range(len(items)))
         random.Random(self._seed).shuffle(order)  # the kinds come mixed

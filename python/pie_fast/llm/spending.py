@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Self
 
+from pie_fast.errors import PieFastError
 from pie_fast.llm.prompts import Message
 
 #: tokens of a text
@@ -30,10 +31,19 @@ class Price:
     Attributes:
         input: For a million tokens sent.
         output: For a million tokens answered.
+
+    Raises:
+        PieFastError: One is below 0, or no number.
     """
 
     input: float
     output: float
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output"):
+            price = getattr(self, name)
+            if not (math.isfinite(price) and price >= 0):
+                raise PieFastError(f"price of {name} is {price}, must be finite and at least 0")
 
     def of(self, tokens_in: int, tokens_out: int) -> float:
         """The price of so many tokens."""

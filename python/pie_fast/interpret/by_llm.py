@@ -50,23 +50,24 @@ def with_llm(
 
     with choices.chat(reporter, dry_run=True) as planned:
         Asking(model, circuit, prompts, choices, planned, Reporter()).run()
-    reporter.note(f"{choices.model}: {planned.budget.told(planned.price)}")
+    at_most = "at most " if choices.fade else ""  # a gate may spare the rating of steered texts
+    reporter.note(f"{choices.model}: {at_most}{planned.budget.told(planned.price)}")
     if choices.dry_run:
         return circuit, {"model": choices.model, "dry_run": True, **asdict(planned.budget)}
     with choices.chat(reporter, dry_run=False) as chat:
         asking = Asking(model, circuit, prompts, choices, chat, reporter)
         told = asking.run()
     reporter.note(f"{choices.model}: {chat.spent.told(chat.price)}")
-    if chat.failures:
-        reporter.note(
-            f"{len(chat.failures)} questions have no answer, the first: {chat.failures[0]}"
-        )
+    # features are asked about together: which question failed first is by chance
+    failures = sorted(chat.failures, key=lambda one: (one.about, one.template, one.reason))
+    if failures:
+        reporter.note(f"{len(failures)} questions have no answer, one of them: {failures[0]}")
     return told, {
         "model": choices.model,
         "dry_run": False,
         "spent": asdict(chat.spent),
         "cost": chat.cost,
-        "failures": [asdict(failure) for failure in chat.failures],
+        "failures": [asdict(failure) for failure in failures],
         "fade": {str(feature): one.to_dict() for feature, one in asking.rated.items()},
         "narrative": asking.narrative,
     }

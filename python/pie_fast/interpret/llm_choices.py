@@ -29,6 +29,8 @@ class LlmChoices:
         n_rated: Texts of the corpus that it rates of a feature; FADE: 500.
         n_written: Texts that it writes for a feature, for Clarity; FADE: 150. Fewer than 10 that
             were had give none.
+        n_steered: Prompts that are continued under steering, for Faithfulness; None: as many as
+            were steered for the rules.
         n_scored: Contexts of each kind for detection and fuzzing.
     """
 
@@ -43,6 +45,7 @@ class LlmChoices:
     fade: bool = False
     n_rated: int = 100
     n_written: int = 30
+    n_steered: int | None = None
     n_scored: int = 10
 
     def chat(self, reporter: Reporter, *, dry_run: bool) -> Chat:

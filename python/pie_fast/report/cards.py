@@ -123,7 +123,7 @@ def _head(feature: FeatureId, nodes: Sequence[Kept], told: Mapping[str, Any]) ->
         "effect": short(strongest.effect),
         "size": short(strongest.size),
         "first_order": short(told.get("fap_score")),
-        "f1": short(told.get("label_quality")),
+        "fit": short(told.get("label_quality")),
         "n_texts": told.get("n_active_prompts"),
         "density": short(told.get("density")),
     }

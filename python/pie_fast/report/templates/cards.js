@@ -105,7 +105,7 @@ function facts(card) {
     ["score", number(card.score)],
     ["direct", known(card.direct, signed)],
     ["stability", known(card.stability, share)],
-    ["label F1", known(card.f1, (value) => number(value, 2))],
+    ["label fit", known(card.fit, (value) => number(value, 2))],
     ["density", known(card.density, (value) => `${(100 * value).toPrecision(2)}%`)],
     ["fires in", known(card.n_texts, String)],
   ].filter(([, text]) => text !== null);

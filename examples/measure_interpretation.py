@@ -159,10 +159,12 @@ def control_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
         tokens = token_lists(model, collected.ids.tolist(), 10, vocabulary)
         for k, lists in enumerate(tokens):
             explained = explain_sampled(collected.sampled(k), lists, vocabulary)
-            for seed in SEEDS:
-                runs.append(shuffled_control(explained.facts, explained.activity, seed=seed))
+            promoted = [token.token_id for token in lists.promoted]
+            world = explained.facts, explained.activity, vocabulary
+            runs += [shuffled_control(*world, promoted=promoted, seed=seed) for seed in SEEDS]
     cells = [
-        f"{name.removesuffix('_rule')} {a.mean:+.3f} ± {a.standard_error:.3f} ({a.n_runs} runs)"
+        f"{name.removesuffix('_rule')} {a.mean:+.3f} ± {a.standard_error:.3f} "
+        f"({a.n_runs} runs, {a.n_without} without a number)"
         for name, a in averages(runs).items()
     ]
     what = "shuffled activations: mean of signed measures with 60 positives or more"

@@ -51,7 +51,7 @@ CIRCUIT = [
 
 def test_a_planted_circuit_is_told() -> None:
     carries = (
-        '1 carries which token was IO (the name that comes once) on certain tokens (" to" or " a")'
+        '1 carries which token was IO (the name that comes once) at certain tokens (" to" or " a")'
     )
     assert narrate(CIRCUIT).text == (
         "Layers 0-1 (4 features, 65% of the effect): 2 mark S2 (the repeated name) (50%). Of the "
@@ -132,7 +132,7 @@ def test_statements_name_their_features_strongest_first() -> None:
         ([("promoted", [True])], "marks tokens that the same feature raises"),
         ([("next_promoted", [True])], "marks what comes before a token that the same feature"),
         ([("previous_pair", ["a b"])], "marks what follows certain pairs of tokens (a b)"),
-        ([("repeat", [True]), ("token", [" a"])], 'the prompt on certain tokens (" a")'),
+        ([("repeat", [True]), ("token", [" a"])], 'the prompt at certain tokens (" a")'),
         ([("repeated_pair", [True])], "marks tokens that complete a pair seen earlier"),
         ([("after_repeat", [True])], "marks what follows a token seen earlier"),
         ([("position", [0, 3])], "marks certain positions (0 or 3)"),

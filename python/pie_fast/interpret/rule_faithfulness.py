@@ -24,7 +24,7 @@ from pie_fast.model import Replacer
 from pie_fast.types import FeatureId
 
 #: new tokens of a continuation
-N_NEW = 6
+N_NEW = 4
 
 #: families that a text alone decides, and how many tokens before a position they look at besides
 #: it: a rule counts where all that it speaks of is new. What was seen earlier may be old.

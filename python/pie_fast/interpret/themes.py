@@ -56,10 +56,10 @@ _BESIDES = {
     "previous_role": "after {values}",
     "next_promoted": "before a token that the same feature raises",
     "promoted": "that the same feature raises",
-    "class": "on {values}",
+    "class": "at {values}",
     "previous_pair": "after certain pairs of tokens ({values})",
     "previous_token": "after certain tokens ({values})",
-    "token": "on certain tokens ({values})",
+    "token": "at certain tokens ({values})",
     "last": "at the end of the prompt",
     "position": "at certain positions ({values})",
 }

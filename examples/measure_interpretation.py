@@ -31,7 +31,8 @@ from pie_fast.clt.encoder import Encoder
 from pie_fast.corpora import open_corpus
 from pie_fast.discover import discover
 from pie_fast.interpret.circuit import Choices, CircuitInterpretation, interpret_circuit
-from pie_fast.interpret.explained import explain_sampled, token_lists
+from pie_fast.interpret.explained import Explained, explain_sampled, token_lists
+from pie_fast.interpret.rule_tests import RuleTests
 from pie_fast.interpret.rules.control import averages, shuffled_control
 from pie_fast.interpret.rules.parts import REPORTING, positions_in
 from pie_fast.interpret.vocabulary import Vocabulary
@@ -138,17 +139,21 @@ def row(what: str, found: str, must: str) -> str:
 
 
 def rules_row(circuits: Sequence[Circuit], where: str, must: str) -> str:
-    """How many features have a good rule."""
+    """How many features have a good rule, and how much of their strength such rules cover."""
     cells = []
     for one in circuits:
-        held = [i.rule and i.rule["held_out"] for i in one.found.interpretations]
-        raw = [h["average_precision"] if h else None for h in held]
-        above = [h["above_chance"] if h else None for h in held]
-        shares = [sum(v is not None and v >= GOOD for v in vs) / len(vs) for vs in (raw, above)]
-        told = f"{shares[0]:.0%} ({shares[1]:.0%} corrected for chance)"
-        cells.append(f"{one.behavior.name} {told}")
+        found = one.found.interpretations
+        held = [i.rule["held_out"] for i in found if i.rule]
+        raw, above = ([h[k] or 0.0 for h in held] for k in ("average_precision", "above_chance"))
+        covers = [h["coverage"] for h, v in zip(held, raw, strict=True) if v >= GOOD]
+        told = f"{len(covers) / len(found):.0%}"
+        told += f" ({sum(v >= GOOD for v in above) / len(found):.0%} corrected for chance)"
+        if covers:
+            told += f", covering {np.mean(covers):.0%} on average"
+        half = sum(v >= 0.5 for v in covers) / len(found)
+        cells.append(f"{one.behavior.name} {told}; {half:.0%} also cover half or more")
     what = f"features with a rule of held-out average precision >= {GOOD}, on {where}"
-    return row(what, ", ".join(cells), must)
+    return row(what, "; ".join(cells), must)
 
 
 def control_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
@@ -159,10 +164,12 @@ def control_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
         tokens = token_lists(model, collected.ids.tolist(), 10, vocabulary)
         for k, lists in enumerate(tokens):
             explained = explain_sampled(collected.sampled(k), lists, vocabulary)
-            for seed in SEEDS:
-                runs.append(shuffled_control(explained.facts, explained.activity, seed=seed))
+            promoted = [token.token_id for token in lists.promoted]
+            world = explained.facts, explained.activity, vocabulary
+            runs += [shuffled_control(*world, promoted=promoted, seed=seed) for seed in SEEDS]
     cells = [
-        f"{name.removesuffix('_rule')} {a.mean:+.3f} ± {a.standard_error:.3f} ({a.n_runs} runs)"
+        f"{name.removesuffix('_rule')} {a.mean:+.3f} ± {a.standard_error:.3f} "
+        f"({a.n_runs} runs, {a.n_without} without a number)"
         for name, a in averages(runs).items()
     ]
     what = "shuffled activations: mean of signed measures with 60 positives or more"
@@ -184,33 +191,61 @@ def cost_row(circuits: Sequence[Circuit], padded: Sequence[Circuit]) -> str:
 
 
 def fade_row(model: ReplacementModel, circuits: Sequence[Circuit]) -> str:
-    """Responsiveness and Purity again, by scikit-learn."""
-    worst, n, vocabulary = 0.0, 0, Vocabulary(model.host.tokenizer)
+    """Responsiveness, Purity and Clarity again, by scikit-learn."""
+    differences: list[float] = []
     for one in circuits:
-        collected = one.found.collected
-        tokens = token_lists(model, collected.ids.tolist(), 10, vocabulary)
-        by_feature = {i.feature: i for i in one.found.interpretations}
-        for k, lists in enumerate(tokens):
-            explained = explain_sampled(collected.sampled(k), lists, vocabulary)
-            if explained.rule is None:
-                continue
-            quality = by_feature[one.found.edges.features[k]].quality
-            at = positions_in(explained.activity, REPORTING)
-            scores = np.zeros(len(at))
-            scores[explained.activity.at] = explained.activity.activation
-            weights = explained.weights[explained.facts.corpus.prompt][at]
-            holds = explained.rule.holds(explained.facts)[at]
-            if holds.all() or not holds.any():
-                continue
-            signed = 2 * roc_auc_score(holds, scores[at], sample_weight=weights) - 1
-            pure = average_precision_score(
-                holds, scores[at] * (-1 if signed < 0 else 1), sample_weight=weights
-            )
-            ours = quality["responsiveness_rule"].signed, quality["purity_rule"].value
-            worst = max(worst, abs(ours[0] - signed), abs(ours[1] - pure))
-            n += 2
-    told = f"{n} numbers, largest difference {worst:.1e}"
-    return row("FADE's numbers against scikit-learn", told, "1e-12")
+        for (explained, concept), quality in zip(tested(model, one), qualities(one), strict=True):
+            again = {} if explained.rule is None else by_scikit_learn(explained, concept)
+            for name, value in again.items():
+                ours = quality[name].value if name == "purity_rule" else quality[name].signed
+                differences.append(abs(ours - value))
+    told = f"{len(differences)} numbers, largest difference {max(differences):.1e}"
+    return row("FADE's numbers of rules (all but Faithfulness) against scikit-learn", told, "1e-12")
+
+
+def qualities(one: Circuit) -> list[Any]:
+    """The measures of every feature, in the order of the pass."""
+    by_feature = {i.feature: i.quality for i in one.found.interpretations}
+    return [by_feature[feature] for feature in one.found.edges.features]
+
+
+def tested(model: ReplacementModel, one: Circuit) -> list[tuple[Explained, Any]]:
+    """Every feature's rule, and its activations where that was made to hold; made anew."""
+    collected, choices = one.found.collected, one.found.choices
+    vocabulary = Vocabulary(model.host.tokenizer)
+    tokens = token_lists(model, collected.ids.tolist(), choices.n_tokens, vocabulary)
+    explained = [
+        explain_sampled(collected.sampled(k), lists, vocabulary) for k, lists in enumerate(tokens)
+    ]
+    _, fresh = drawn_anew(one.behavior, model.host.tokenizer)
+    steered = one.behavior.selection[: choices.steered_prompts]
+    tests = RuleTests(model, steered, fresh, choices.n_concept, choices.seed)
+    concepts = tests.concepts(collected, explained, tokens)
+    return list(zip(explained, concepts, strict=True))
+
+
+def by_scikit_learn(explained: Explained, concept: Any) -> dict[str, float]:
+    """The measures that have a value, signed where they have a sign."""
+    activity, rule = explained.activity, explained.rule
+    at = positions_in(activity, REPORTING)
+    scores = np.zeros(len(at))
+    scores[activity.at] = activity.activation
+    natural, holds = scores[at], rule.holds(explained.facts)[at]
+    weights = explained.weights[explained.facts.corpus.prompt][at]
+    found = {}
+    if holds.any() and not holds.all():
+        signed = 2 * roc_auc_score(holds, natural, sample_weight=weights) - 1
+        towards = -1 if signed < 0 else 1
+        found["responsiveness_rule"] = signed
+        found["purity_rule"] = average_precision_score(
+            holds, towards * natural, sample_weight=weights
+        )
+    if concept is not None:
+        made = np.arange(len(concept) + len(natural)) < len(concept)
+        both = np.append(concept.astype(np.float64), natural)
+        each = np.append(np.ones(len(concept)), weights)
+        found["clarity_rule"] = 2 * roc_auc_score(made, both, sample_weight=each) - 1
+    return found
 
 
 class Stop:

@@ -249,7 +249,7 @@ def test_sentencepiece_tokens_keep_their_space():
 
 def test_the_commonest_values_are_named_first():
     rule, text = explain(make_prompts(roles=False), lambda p, t: p.tokens[t] in (BOTTLE, BOOK, TO))
-    assert text.startswith('fires on " to"')
+    assert text.startswith('fires in 100% of prompts, on " to"')
     assert rule.conditions[0].values[0] == TO
 
 

@@ -76,8 +76,11 @@ def test_edits_make_the_rule_true_with_few_changes(name):
     made = make(rule_of(tuple(term)))
     assert made.how == "edit" and len(made.sequences) >= 5
     originals = [PROMPTS[i].tokens for i in REPORTED]
-    rows = zip(made.sequences, made.positions, made.n_changed, strict=True)
-    for tokens, at, changed in rows:
+    assert CORPUS.position[list(made.at)].tolist() == list(made.positions)
+    rows = zip(made.sequences, made.positions, made.n_changed, made.at, strict=True)
+    for tokens, at, changed, place in rows:
+        original = PROMPTS[CORPUS.prompt[place]].tokens
+        assert sum(a != b for a, b in zip(original, tokens, strict=True)) <= changed
         assert true(tokens, at)
         assert 1 <= changed <= most
         like = [p for p in originals if len(p) == len(tokens)]

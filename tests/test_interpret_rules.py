@@ -24,7 +24,8 @@ from interpret_world import (
 )
 from pie_fast.errors import PieFastError
 from pie_fast.interpret import Activity, Corpus, Facts, Vocabulary, mine_rule
-from pie_fast.interpret.rules import HeldOut
+from pie_fast.interpret.rules import HeldOut, Rule
+from pie_fast.interpret.rules.conditions import Condition
 from pie_fast.interpret.rules.facts import Family
 from pie_fast.interpret.rules.mining import best_values
 from pie_fast.interpret.rules.parts import parts_of_prompts
@@ -37,52 +38,52 @@ def follows(tokens: tuple[int, ...], t: int, token: int) -> bool:
 
 
 PLANTED = {
-    "role": (True, lambda p, t: p.roles[t] == "S2", "fires on S2 (the repeated name)"),
-    "role gloss": (True, lambda p, t: p.roles[t] == "END", 'fires on END (" to")'),
-    "token": (False, lambda p, t: p.tokens[t] == DOT, 'fires on "."'),
+    "role": (True, lambda p, t: p.roles[t] == "S2", "prompts, on S2 (the repeated name)"),
+    "role gloss": (True, lambda p, t: p.roles[t] == "END", 'prompts, on END (" to")'),
+    "token": (False, lambda p, t: p.tokens[t] == DOT, 'prompts, on "."'),
     "token set": (
         False,
         lambda p, t: p.tokens[t] in (BOTTLE, DOT),
-        'fires on "." or " bottle"',
+        'prompts, on "." or " bottle"',
     ),
     "previous": (
         False,
         lambda p, t: follows(p.tokens, t, 14),
-        'fires on any token after " and"',
+        'prompts, on any token after " and"',
     ),
     "previous role": (
         True,
         lambda p, t: t > 0 and p.roles[t - 1] == "S2",
-        "fires on any token after S2",
+        "prompts, on any token after S2",
     ),
     "earlier role": (
         True,
         lambda p, t: p.roles[t] == "END" and p.tokens[p.roles.index("IO")] in (1, 3),
-        'fires on END (" to") where IO is ',
+        'prompts, on END (" to") where IO is ',
     ),
     "after a repeat": (
         False,
         lambda p, t: t > 0 and p.tokens[t - 1] in p.tokens[: t - 1],
-        "fires on any token after a token seen earlier in the prompt",
+        "prompts, on any token after a token seen earlier in the prompt",
     ),
     "class": (
         False,
         lambda p, t: WORDS[p.tokens[t]].strip().isdigit(),
-        "fires on a number",
+        "prompts, on a number",
     ),
-    "names": (False, lambda p, t: p.tokens[t] in NAMES, "fires on a capitalised word"),
-    "start": (False, lambda p, t: t == 0, 'fires on "<bos>"'),
-    "position": (False, lambda p, t: t == 5, "fires on any token at position 5"),
+    "names": (False, lambda p, t: p.tokens[t] in NAMES, "prompts, on a capitalised word"),
+    "start": (False, lambda p, t: t == 0, 'prompts, on "<bos>"'),
+    "position": (False, lambda p, t: t == 5, "prompts, on any token at position 5"),
     "last": (False, lambda p, t: t == len(p.tokens) - 1, "at the end of the prompt"),
     "joined": (
         False,
         lambda p, t: p.tokens[t] == TO and follows(p.tokens, t, BOTTLE),
-        'fires on " to" after " bottle"',
+        'prompts, on " to" after " bottle"',
     ),
     "repeated name": (
         False,
         lambda p, t: p.tokens[t] in NAMES and p.tokens[t] in p.tokens[:t],
-        "fires on a capitalised word seen earlier in the prompt",
+        "prompts, on a capitalised word seen earlier in the prompt",
     ),
 }
 
@@ -105,7 +106,7 @@ def test_an_induction_feature_is_found_without_a_common_token():
     rule = mine_rule(facts, activity)
     assert rule is not None and rule.held_out.f1 == 1.0
     text = label(rule, activity, facts, Vocabulary(None))
-    assert "pair of tokens seen earlier" in text and "[AP 1.00, covers 100%]" in text
+    assert "pair of tokens seen earlier" in text and "[AP 1.00, covers 100%, at 10 places]" in text
 
 
 @pytest.mark.parametrize("density", [0.05, 0.3])
@@ -134,9 +135,34 @@ def test_a_noisy_rule_shows_its_quality():
     rule, text = explain(
         make_prompts(200), lambda p, t: p.roles[t] == "S2" and noise.random() < 0.55
     )
-    assert text.startswith("tends to fire on S2")
+    assert "% of prompts, loosely on S2" in text
     assert rule.held_out.precision < 0.75
     assert f"[AP {rule.held_out.average_precision:.2f}, covers".replace("0.", ".") in text
+
+
+@pytest.mark.parametrize(
+    ("f1", "precise", "covers", "said"),
+    [
+        (0.8, 0.0, 0.9, "on"),
+        (0.79, 0.8, 0.5, "most on"),
+        (0.2, 0.95, 0.07, "strongest on"),
+        (0.79, 0.79, 0.97, "loosely on"),
+        (0.0, None, 0.0, "loosely on"),
+    ],
+)
+def test_the_words_say_how_much_the_rule_says(f1, precise, covers, said):
+    corpus, vocabulary = Corpus.of(make_prompts(9)), Vocabulary(Tokenizer())
+    activity = activity_where(corpus, (corpus.tokens == TO) & (corpus.prompt < 6))
+    known = HeldOut.of(np.zeros(0, bool), np.zeros(0), np.zeros(0))
+    told = {"f1": f1, "above_chance": precise, "average_precision": precise, "coverage": covers}
+    ends = [(20, ""), (6, ", at 6 places"), (1, ", at 1 place")]
+    for n_holds, places in ends:
+        rule = Rule(((Condition("token", (TO,)),),), replace(known, n_holds=n_holds, **told))
+        text = label(rule, activity, Facts.of(corpus, vocabulary), vocabulary)
+        start = f'fires in 67% of prompts, {said} " to" ['
+        score = f"{precise:.2f}".removeprefix("0") if precise is not None else ""
+        held = f"AP {score}, covers {covers:.0%}{places}]" if score else "not seen held out]"
+        assert text == start + held
 
 
 def test_a_rule_is_judged_on_prompts_it_was_not_mined_on():

@@ -17,7 +17,9 @@ from pie_fast.interpretation import Interpretation
 from pie_fast.types import FeatureId
 
 
-def rule(*conditions: tuple[str, list[Any]], score: float | None = 0.9) -> dict[str, Any]:
+def rule(
+    *conditions: tuple[str, list[Any]], score: float | None = 0.9, covers: float = 0.6
+) -> dict[str, Any]:
     """A rule of one term; its texts are its values, quoted where they are of tokens."""
     term = [
         {
@@ -27,7 +29,8 @@ def rule(*conditions: tuple[str, list[Any]], score: float | None = 0.9) -> dict[
         }
         for family, values in conditions
     ]
-    return {"text": "a rule", "terms": [term], "held_out": {"average_precision": score}}
+    held_out = {"average_precision": score, "coverage": covers}
+    return {"text": "a rule", "terms": [term], "held_out": held_out}
 
 
 def feature(layer: int, index: int, effect: float, of: Any = None, **known: Any) -> Interpretation:
@@ -47,13 +50,55 @@ CIRCUIT = [
 
 
 def test_a_planted_circuit_is_told() -> None:
+    carries = (
+        '1 carries which token was IO (the name that comes once) at certain tokens (" to" or " a")'
+    )
     assert narrate(CIRCUIT).text == (
         "Layers 0-1 (4 features, 65% of the effect): 2 mark S2 (the repeated name) (50%). Of the "
-        "others 1 carries which token was IO (the name that comes once) (10%) and 1 marks tokens "
-        "that are number (5%).\n"
-        "Layer 3 (2 features, 35% of the effect): 1 carries which token was IO (the name that "
-        "comes once) (20%). Of the others 1 marks the end of the prompt (15%)."
+        f"others {carries} (10%) and 1 marks tokens that are number (5%).\n"
+        f"Layer 3 (2 features, 35% of the effect): {carries} (20%). Of the others 1 marks the end "
+        "of the prompt (15%)."
     )
+
+
+WHERE_IO = ("earlier IO", [" Mary"])
+
+
+def test_rules_that_cover_little_say_where_a_feature_is_strongest_only() -> None:
+    end = ("role", ["END"])
+    mixed = [feature(0, 1, 3.0, rule(end, covers=0.29)), feature(0, 2, 1.0, rule(end, covers=0.3))]
+    assert narrate(mixed).text == (
+        "Layer 0 (2 features, 100% of the effect): 1 is strongest on END (75%). Of the others "
+        "1 marks END (25%)."
+    )
+    for condition, said in (
+        (WHERE_IO, "1 is strongest where IO (the name that comes once) is a certain token ("),
+        (("due", [" a"]), "1 is strongest where a certain token comes next by repetition ("),
+        (("ngram", [1]), "1 is strongest by ngram ("),
+    ):
+        assert said in narrate([feature(0, 1, 1.0, rule(condition, covers=0.07))]).text
+
+
+def test_what_all_of_a_theme_need_is_said() -> None:
+    end, to = ("role", ["END"]), ("previous_token", [" to"])
+    of_john, s1 = ("earlier IO", [" John"]), ("earlier S1", [" Ann"])
+    some = [rule(end, WHERE_IO, to), rule(of_john, end)]
+    text = narrate([feature(0, n, 1.0, of) for n, of in enumerate(some)]).text
+    assert "2 mark END where IO is a certain token (100%)" in text
+    some = [rule(end, WHERE_IO, s1, to), rule(s1, to, of_john, end)]
+    text = narrate([feature(0, n, 1.0, of) for n, of in enumerate(some)]).text
+    said = '2 mark END after certain tokens (" to") where IO and S1 are certain tokens (100%)'
+    assert said in text
+    some.append(rule(end))
+    text = narrate([feature(0, n, 1.0, of) for n, of in enumerate(some)]).text
+    assert "3 mark END (100%)" in text
+
+
+def test_which_tokens_two_roles_had_is_one_theme_in_any_order() -> None:
+    place = ("earlier place", [" park"])
+    some = [rule(WHERE_IO, place), rule(place, WHERE_IO)]
+    text = narrate([feature(0, n, 1.0, of) for n, of in enumerate(some)]).text
+    assert "2 carry which tokens were IO (the name that comes once) and the place (100%)" in text
 
 
 def test_what_is_left_unsaid_is_counted() -> None:
@@ -87,7 +132,7 @@ def test_statements_name_their_features_strongest_first() -> None:
         ([("promoted", [True])], "marks tokens that the same feature raises"),
         ([("next_promoted", [True])], "marks what comes before a token that the same feature"),
         ([("previous_pair", ["a b"])], "marks what follows certain pairs of tokens (a b)"),
-        ([("repeat", [True]), ("token", [" a"])], "marks tokens seen earlier in the prompt"),
+        ([("repeat", [True]), ("token", [" a"])], 'the prompt at certain tokens (" a")'),
         ([("repeated_pair", [True])], "marks tokens that complete a pair seen earlier"),
         ([("after_repeat", [True])], "marks what follows a token seen earlier"),
         ([("position", [0, 3])], "marks certain positions (0 or 3)"),
@@ -136,6 +181,10 @@ def test_nothing_and_no_effect() -> None:
         (feature(0, 1, 1.0, {"terms": 3}), "rule of L0:1"),
         (feature(0, 1, 1.0, {}), "rule of L0:1"),
         (feature(0, 1, 1.0, {"terms": [], "held_out": {}}), "rule of L0:1"),
+        (
+            feature(0, 1, 1.0, {"terms": [], "held_out": {"average_precision": 1.0}}),
+            "coverage in held_out",
+        ),
         (feature(0, 1, 1.0, {"terms": [], "held_out": {"average_precision": "high"}}), "rule of"),
     ],
 )
@@ -148,6 +197,7 @@ rules = st.none() | st.builds(
     rule,
     st.tuples(st.sampled_from(["role", "token", "earlier S1", "last", "ngram"]), st.just(["S2"])),
     score=st.floats(0, 1),
+    covers=st.floats(0, 1),
 )
 circuits = st.lists(
     st.builds(

@@ -206,7 +206,7 @@ def test_interpretations_come_in_the_order_given_and_touch_nothing_else():
     assert [i.feature for i in found] == [FeatureId(2, 5), FeatureId(0, 4)]
     assert [float(i) for i in found] == [-0.5, 2.0]
     assert token.label.startswith(
-        "fires on <7> in 100% of prompts [AP 1.00, covers 100%]; raises <"
+        "fires in 100% of prompts, on <7> [AP 1.00, covers 100%, at 5 places]; raises <"
     )
     assert token.label_quality == 1.0 and token.n_active_prompts == 20
     assert token.positions == tuple(sorted({p.tokens.index(7) for p in prompts}))

@@ -14,6 +14,9 @@ from pie_fast.behaviors import Prompt
 from pie_fast.interpret.fade import Settings, fade
 from pie_fast.interpret.fade.faithfulness import faithfulness_by_generation, faithfulness_by_mass
 from pie_fast.interpret.fade.steered import continuations, token_mass
+from pie_fast.interpret.rule_faithfulness import N_NEW, rule_faithfulness
+from pie_fast.interpret.rules import HeldOut, Rule
+from pie_fast.interpret.rules.conditions import Condition, Term
 from pie_fast.interpretation import Measure
 from pie_fast.model import make_batch
 from pie_fast.model.direct import direct_paths
@@ -40,9 +43,9 @@ def test_by_mass(tiny_model: ReplacementModel) -> None:
 def test_by_generation(tiny_model: ReplacementModel) -> None:
     wanted = set(range(0, 60, 6))
 
-    def holds(tokens: tuple[int, ...], start: int) -> bool:
-        assert tokens[:start] in PROMPTS
-        return any(token in wanted for token in tokens[start:])
+    def holds(texts: Sequence[tuple[int, ...]], starts: Sequence[int]) -> list[bool]:
+        assert [text[:start] for text, start in zip(texts, starts, strict=True)] == PROMPTS
+        return [bool(wanted & {*text[start:]}) for text, start in zip(texts, starts, strict=True)]
 
     found = faithfulness_by_generation(
         tiny_model, FEATURE, A_MAX, PROMPTS, holds, (-10.0, 1.0, 10.0), n_tokens=3, stop=-1
@@ -59,6 +62,57 @@ def test_by_generation(tiny_model: ReplacementModel) -> None:
         n_held += held
     assert len(set(found.shares.values())) > 1
     assert (found.measure.n_positive, found.measure.n_negative) == (n_held, 24 - n_held)
+
+
+def of_rule(model: ReplacementModel, *terms: Term, promoted: Sequence[int] = ()) -> Measure:
+    held_out = HeldOut.of(np.zeros(0, bool), np.zeros(0), np.zeros(0))
+    prompts = [Prompt(tokens, answer=0) for tokens in PROMPTS]
+    return rule_faithfulness(model, FEATURE, A_MAX, Rule(terms, held_out), promoted, prompts)
+
+
+def test_a_rule_of_tokens_alone_is_judged_by_their_mass(tiny_model: ReplacementModel) -> None:
+    some, others = Condition("token", tuple(range(0, 60, 5))), Condition("token", (3, 4))
+    for terms in ([(some,)], [(some,), (others,)]):
+        tokens = [v for (condition,) in terms for v in condition.values]
+        expected = faithfulness_by_mass(tiny_model, FEATURE, A_MAX, PROMPTS, tokens).measure
+        found = of_rule(tiny_model, *terms, promoted=(1, 2))
+        assert found == expected and found.value is not None
+    assert of_rule(tiny_model, (some,)) != of_rule(tiny_model, (others,)), "the rule decides"
+
+
+def test_a_rule_of_what_a_text_shows_is_judged_by_generation(tiny_model: ReplacementModel) -> None:
+    written = continuations(tiny_model, FEATURE, A_MAX, PROMPTS, n_tokens=N_NEW)
+    likely = tuple({one.tokens[0] for some in written.values() for one in some})[::2]
+    last = {tokens[-1] for tokens in PROMPTS}
+    rules = {
+        (Condition("previous_token", (*likely, *last)),): (
+            # the last token of a prompt is not written by the model
+            lambda old, new: any(token in {*likely, *last} for token in new[:-1])
+        ),
+        (Condition("promoted", (True,)), Condition("repeat", (True,))): (
+            lambda old, new: any(
+                token in likely and token in (*old, *new[:i]) for i, token in enumerate(new)
+            )
+        ),
+    }
+    for term, true in rules.items():
+        shares = {
+            m: np.mean([true(old, one.tokens) for old, one in zip(PROMPTS, some, strict=True)])
+            for m, some in written.items()
+        }
+        assert shares[0.0] < max(shares.values())
+        found = of_rule(tiny_model, term, promoted=likely)
+        expected = (max(shares.values()) - shares[0.0]) / (1 - shares[0.0])
+        assert found.value == pytest.approx(expected), term
+        assert found.n_positive + found.n_negative == len(PROMPTS) * len(written)
+
+
+@pytest.mark.parametrize("family", ["role", "earlier IO", "due", "position", "last"])
+def test_a_rule_of_roles_or_places_has_none(tiny_model: ReplacementModel, family: str) -> None:
+    term = Condition("token", (5,)), Condition(family, (1,))
+    found = of_rule(tiny_model, term, promoted=(1, 2, 3))
+    assert found.value is None and found.why is not None and "roles or places" in found.why
+    assert of_rule(tiny_model, ()).why == "the rule holds at every position"
 
 
 def test_a_feature_that_is_never_active_has_none(tiny_model: ReplacementModel) -> None:

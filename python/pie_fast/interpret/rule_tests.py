@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from pie_fast.behaviors import Prompt
 from pie_fast.interpret.contexts import Corpus
 from pie_fast.interpret.explained import Explained, TokenLists
-from pie_fast.interpret.fade.faithfulness import faithfulness_by_mass
 from pie_fast.interpret.fade.scores import passes
 from pie_fast.interpret.passes.collected import Collected
 from pie_fast.interpret.passes.collecting import activations_of
+from pie_fast.interpret.rule_faithfulness import rule_faithfulness
 from pie_fast.interpret.rules import Rule
 from pie_fast.interpret.rules.edits import Made, edited, holding
 from pie_fast.interpret.rules.facts import Facts
@@ -33,9 +32,6 @@ from pie_fast.types import FeatureId
 
 #: what Clarity and Responsiveness must reach for Faithfulness (FADE's)
 GATE = 0.5
-
-#: families whose values are tokens that a text can be continued with
-_CONTINUED = ("token", "promoted")
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class RuleTests:
             tokens: `[K]` tokens that they write to.
             advance: Told of features done.
         """
-        concepts = self._concepts(collected, explained, tokens)
+        concepts = self.concepts(collected, explained, tokens)
         found: list[dict[str, Measure]] = []
         for k, one in enumerate(explained):
             if one.rule is None:
@@ -89,13 +85,17 @@ class RuleTests:
             advance(k + 1, len(explained))
         return found
 
-    def _concepts(
+    def concepts(
         self,
         collected: Collected,
         explained: Sequence[Explained],
         tokens: Sequence[TokenLists],
     ) -> list[NDArray[np.float32] | None]:
-        """Activations where each rule was made to hold; None where it could not be."""
+        """Activations where each rule was made to hold, `[n]` float32; None where it could not be.
+
+        Args:
+            collected, explained, tokens: As in `run`.
+        """
         vocabulary = Vocabulary(self.model.host.tokenizer)
         fresh = Facts.of(Corpus.of(self.fresh), vocabulary) if self.fresh else None
         places: list[tuple[int, int]] = []
@@ -138,18 +138,5 @@ class RuleTests:
             return Measure(None, why="no prompts were steered")
         if not passes(measures["clarity_rule"], measures["responsiveness_rule"], GATE):
             return Measure(None, why="gate not passed")
-        wanted = _continued(rule) or [token.token_id for token in tokens.promoted]
-        if not wanted:
-            return Measure(None, why="neither the rule nor the feature names tokens")
-        return faithfulness_by_mass(self.model, feature, strongest, self.steered, wanted).measure
-
-
-def _continued(rule: Rule) -> list[int]:
-    """Tokens that the rule names as those it fires on; none where a term needs no token."""
-    named: list[Any] = []
-    for term in rule.terms:
-        values = [v for c in term if c.family in _CONTINUED for v in c.values]
-        if not values or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-            return []
-        named += values
-    return sorted(set(named))
+        promoted = [token.token_id for token in tokens.promoted]
+        return rule_faithfulness(self.model, feature, strongest, rule, promoted, self.steered)

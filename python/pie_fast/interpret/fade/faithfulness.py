@@ -3,8 +3,7 @@
 Two kinds of `R_m` (`pie_fast.interpret.fade.scores`), by one steered forward pass a prompt and
 factor, or by generation:
 
-    mass        mean probability that the next token is one of a set: the tokens that the rule
-                names, or those that the feature promotes
+    mass        mean probability that the next token is one of a set
     generation  share of continuations in which the rule holds
 """
 
@@ -19,8 +18,8 @@ from pie_fast.intervene import PromptLike, as_prompt
 from pie_fast.model import Replacer
 from pie_fast.types import FeatureId
 
-#: whether a rule holds in a text (token ids) at any position from a first one on
-Holds = Callable[[tuple[int, ...], int], bool]
+#: whether a rule holds in each of some texts (token ids) at any position from a first one on
+Holds = Callable[[Sequence[tuple[int, ...]], Sequence[int]], Sequence[bool]]
 
 _NEVER = Faithful(Measure(None, why="the feature is never active"))
 
@@ -71,7 +70,8 @@ def faithfulness_by_generation(
     Args:
         model, feature, prompts: See `pie_fast.interpret.fade.steered.continuations`.
         a_max: Its largest `|activation|`; of 0 there is no number.
-        holds: Gets prompt and continuation as one text, and the position of the first new token.
+        holds: Gets each prompt and its continuation as one text, and the position of the first new
+            token in each; asked once a factor.
         factors: 0 is added where it is missing.
         n_tokens, temperature, seed, stop, batch_size: As in `continuations`.
     """
@@ -90,11 +90,9 @@ def faithfulness_by_generation(
         stop=stop,
         batch_size=batch_size,
     )
+    lengths = [len(start) for start in starts]
     held = {
-        m: sum(
-            holds((*start, *one.tokens), len(start))
-            for start, one in zip(starts, some, strict=True)
-        )
+        m: sum(holds([(*a, *b.tokens) for a, b in zip(starts, some, strict=True)], lengths))
         for m, some in written.items()
     }
     n, n_positive = len(starts), sum(held.values())

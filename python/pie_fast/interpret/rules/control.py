@@ -5,22 +5,31 @@ world as usual, and its signed responsiveness and clarity are measured where the
 rules that hold at enough positions to measure anything are chosen from: "everywhere" and rules for
 a handful of positions, which usually win here, have nothing to measure. No rule can be right, so
 over features and seeds both have mean 0, as long as what is reported has not mined or chosen.
-With one part for all three steps they are clearly above 0: the control can fail.
+
+Clarity's positions are made as always: prompts edited until the rule holds where it did not. The
+model is not asked about them, it would answer for the feature as it is; in the shuffled world a
+position's activation has nothing to do with its tokens, so an edited position keeps its own.
+
+With one part for all three steps responsiveness is clearly above 0: the control can fail. Clarity
+is then about 0 still, or a little below: its positions are those where the rule did not hold. Rules
+that no edit can make hold (of roles or places) give it no number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pie_fast.interpret.contexts import Activity
 from pie_fast.interpret.measures import separation
+from pie_fast.interpret.rules.edits import edited
 from pie_fast.interpret.rules.facts import Facts
 from pie_fast.interpret.rules.parts import CHOOSING, MINING, REPORTING, positions_in
 from pie_fast.interpret.rules.quality import clarity
 from pie_fast.interpret.rules.rule import mine_rule
+from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.interpretation import Measure
 
 #: positives, or negatives, below which a measure of the control is too noisy to say anything
@@ -63,21 +72,24 @@ def shuffled(activity: Activity, seed: int) -> Activity:
 def shuffled_control(
     facts: Facts,
     activity: Activity,
+    vocabulary: Vocabulary,
     *,
+    promoted: Sequence[int] = (),
+    n_concept: int = 2 * AT_LEAST,
     seed: int = 0,
     parts: tuple[int, int, int] = (MINING, CHOOSING, REPORTING),
 ) -> dict[str, Measure]:
-    """Signed measures of a rule mined from shuffled activations.
-
-    The shuffled world has no model to ask: clarity's positions with the concept are those of the
-    part where the rule holds, and its natural ones are all of the part. Weights of prompts play no
-    role.
+    """Signed measures of a rule mined from shuffled activations; weights of prompts play no role.
 
     Args:
         facts: Of the activity's corpus, with the feature's own families if it has any.
         activity: The feature's, not shuffled.
-        seed: Of the permutation.
-        parts: Those to mine, choose and measure on; with one part for all three the control fails.
+        vocabulary: Texts of tokens, for edits.
+        promoted: What ``facts.with_promoted`` was given.
+        n_concept: Positions that are made to meet the rule, at most.
+        seed: Of the permutation and of edits.
+        parts: Those to mine, choose and measure on, the last always the reporting part; with one
+            part for all three responsiveness is above 0.
 
     Returns:
         ``responsiveness_rule`` and ``clarity_rule``, without a value where there is no rule or
@@ -92,9 +104,11 @@ def shuffled_control(
     scores[world.at] = world.activation
     there, holds = positions_in(world, parts[2]), rule.holds(facts)
     natural = scores[there]
+    made = edited(rule, facts, world, vocabulary, n_concept, promoted=promoted, seed=seed)
+    concept = scores[list(made.at)]
     return {
         "responsiveness_rule": _enough(separation(natural, holds[there])),
-        "clarity_rule": _enough(clarity(scores[there & holds], natural, np.ones(len(natural)))),
+        "clarity_rule": _enough(clarity(concept, natural, np.ones(len(natural)))),
     }
 
 
@@ -123,7 +137,7 @@ def _average(values: list[float | None]) -> Average:
 
 
 def _enough(measured: Measure) -> Measure:
-    if measured.value is None or measured.n_positive >= AT_LEAST:
+    if measured.n_positive >= AT_LEAST:
         return measured
     few = f"{measured.n_positive} positives; the control needs {AT_LEAST}"
     return Measure(None, n_positive=measured.n_positive, n_negative=measured.n_negative, why=few)

@@ -47,12 +47,14 @@ class Made:
         positions: ``[n]`` the position in each at which the rule holds.
         how: ``edit`` or ``fresh``.
         n_changed: ``[n]`` tokens that were changed.
+        at: ``[n]`` where each position is in the tokens of the corpus that it was made from.
     """
 
     sequences: tuple[tuple[int, ...], ...]
     positions: tuple[int, ...]
     how: str
     n_changed: tuple[int, ...]
+    at: tuple[int, ...]
 
 
 def edited(
@@ -81,7 +83,7 @@ def edited(
     options = [option for term in rule.terms for option in plan.options(term, free)]
     tried = _in_turn(options, facts.corpus, seed)[: n * _SPARE]
     if not tried:
-        return Made((), (), "edit", ())
+        return Made((), (), "edit", (), ())
     corpus, at = _applied(facts.corpus, tried)
     again = Facts.of(corpus, vocabulary).with_promoted(promoted)
     held = np.flatnonzero(rule.holds(again)[at])[:n].tolist()
@@ -90,6 +92,7 @@ def edited(
         tuple((at - corpus.ptr[:-1])[held].tolist()),
         "edit",
         tuple(len(tried[i][1]) for i in held),
+        tuple(tried[i][0] for i in held),
     )
 
 
@@ -112,6 +115,7 @@ def holding(rule: Rule, facts: Facts, n: int, *, seed: int = 0) -> Made:
         tuple(corpus.position[at].tolist()),
         "fresh",
         (0,) * len(at),
+        tuple(at.tolist()),
     )
 
 

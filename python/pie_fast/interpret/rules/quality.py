@@ -19,6 +19,8 @@ numbers of a language model, and to be read with :mod:`pie_fast.interpret.rules.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -66,9 +68,10 @@ def rule_measures(
     scores[activity.at] = activity.activation
     holds, fires = rule.holds(facts), activity.fires
     prompt = facts.corpus.prompt
+    missing = "the rule holds nowhere", "the rule holds at every position"
     return {
-        "responsiveness_rule": separation(scores[at], holds[at], weight[at]),
-        "purity_rule": purity(scores[at], holds[at], weight[at]),
+        "responsiveness_rule": _plain(separation(scores[at], holds[at], weight[at]), *missing),
+        "purity_rule": _plain(purity(scores[at], holds[at], weight[at]), *missing),
         "clarity_rule": clarity(concept, scores[at], weight[at]),
         "detection_rule": _detection(holds[at], fires[at], prompt[at], weight[at]),
         "fuzzing_rule": _fuzzing(holds[at], fires[at], prompt[at], at, weight[at]),
@@ -84,20 +87,22 @@ def clarity(concept: ArrayLike | None, natural: Doubles, weights: Doubles) -> Me
         weights: ``[m]`` float64.
     """
     if concept is None:
-        return Measure(None, n_negative=len(natural), why="no positions with the concept were made")
+        return Measure(None, n_negative=len(natural), why="no prompt was made to meet the rule")
     made = np.asarray(concept, dtype=np.float64)
-    return separation(
+    found = separation(
         np.concatenate([made, natural]),
         np.arange(len(made) + len(natural)) < len(made),
         np.concatenate([np.ones(len(made)), weights]),
     )
+    return _plain(found, "no prompt was made to meet the rule", "there are no natural positions")
 
 
 def _detection(holds: Bools, fires: Bools, prompt: Ints, weight: Doubles) -> Measure:
     """Balanced accuracy over prompts."""
     _, first, of = np.unique(prompt, return_index=True, return_inverse=True)
     said, true = (np.bincount(of, x, len(first)) > 0 for x in (holds, fires))
-    return _balanced(said, true, weight[first])
+    found = _balanced(said, true, weight[first])
+    return _plain(found, "the feature fires in no prompt", "the feature fires in every prompt")
 
 
 def _fuzzing(holds: Bools, fires: Bools, prompt: Ints, at: Ints, weight: Doubles) -> Measure:
@@ -111,7 +116,18 @@ def _fuzzing(holds: Bools, fires: Bools, prompt: Ints, at: Ints, weight: Doubles
     for first, last, n in zip(begin.tolist(), end.tolist(), counts.tolist(), strict=True):
         chosen.append(silent[first : min(last, first + n)])
     among = np.concatenate(chosen)
-    return _balanced(holds[among], fires[among], weight[among])
+    return _plain(
+        _balanced(holds[among], fires[among], weight[among]),
+        "the feature fires nowhere",
+        "the feature fires at every position of the prompts it fires in",
+    )
+
+
+def _plain(measured: Measure, no_positive: str, no_negative: str) -> Measure:
+    """The measure with a reason that says what is missing, where it is instances of a class."""
+    if measured.value is not None or min(measured.n_positive, measured.n_negative) > 0:
+        return measured
+    return replace(measured, why=no_positive if measured.n_positive == 0 else no_negative)
 
 
 def _balanced(said: Bools, true: Bools, weight: Doubles) -> Measure:

@@ -23,8 +23,14 @@ ROLES = {
     "S2": "the repeated name",
 }
 
-#: from this on, held out, the sentence says so without "tends to"
+#: F1 or average precision above chance, held out, from which on the sentence is sure
 _SURE = 0.8
+
+#: share of the feature's strength that a rule must cover for "most on"
+_MOST = 0.5
+
+#: positions held out below which the sentence says how few they were
+_FEW = 20
 
 
 def label(
@@ -36,11 +42,19 @@ def label(
     suppressed: Sequence[TokenEffect] = (),
     weights: ArrayLike | None = None,
 ) -> str:
-    """The sentence: ``fires on S2 (the repeated name) in 97% of prompts [AP .98, covers 94%]``.
+    """The sentence: ``fires in 97% of prompts, on S2 (the repeated name) [AP .98, covers 94%]``.
 
-    "Fires on" says that the rule finds where it fires (F1), "fires most on" that it finds where
-    the feature is strongest (average precision above chance), "tends to fire on" neither; "covers"
-    is the share of its strength that lies there. All are of prompts that had no say in the rule.
+    How much the rule says is in the word before it:
+
+        on            it finds where the feature fires (F1)
+        most on       it finds where the feature is strongest (average precision above chance),
+                      and at least half of its strength lies there
+        strongest on  the same with less than half of its strength
+        loosely on    neither
+
+    The share of prompts is the feature's own. "Covers" is the share of its strength that lies
+    where the rule holds; "at 6 places" stands where the rule was seen so rarely. All but the share
+    are of prompts that had no say in the rule.
 
     Args:
         rule: None where the feature fires in too few prompts for one.
@@ -99,20 +113,24 @@ def _where(
         return f"fires on {share} of tokens {where}, {tail}"
     gloss = _gloss(rule, activity, facts, vocabulary)
     said = describe(rule.terms, vocabulary, gloss)
-    return f"{_verb(rule.held_out)} on {said} {where} {_quality(rule.held_out)}"
+    return f"fires {where}, {_on(rule.held_out)} {said} {_quality(rule.held_out)}"
 
 
-def _verb(held_out: HeldOut) -> str:
+def _on(held_out: HeldOut) -> str:
     if held_out.f1 >= _SURE:
-        return "fires"
-    return "fires most" if (held_out.above_chance or 0.0) >= _SURE else "tends to fire"
+        return "on"
+    if (held_out.above_chance or 0.0) < _SURE:
+        return "loosely on"
+    return "most on" if held_out.coverage >= _MOST else "strongest on"
 
 
 def _quality(held_out: HeldOut) -> str:
     precision = held_out.average_precision
     if precision is None:
         return "[not seen held out]"
-    return f"[AP {_score(precision)}, covers {held_out.coverage:.0%}]"
+    n = held_out.n_holds
+    few = f", at {n} place{'' if n == 1 else 's'}" if n < _FEW else ""
+    return f"[AP {_score(precision)}, covers {held_out.coverage:.0%}{few}]"
 
 
 def _peak(activity: Activity, vocabulary: Vocabulary) -> str:

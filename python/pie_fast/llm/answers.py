@@ -15,15 +15,15 @@ from pydantic import (
     ValidationError,
 )
 
+from pie_fast.interpretation import one_line
+
 #: a fence opens a line, as Markdown has it
 _FENCED = re.compile(r"^```(?:json)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 
 
-def one_line(value: object) -> object:
-    """Text as one printable line, anything else as it is: labels end up on terminals."""
-    if not isinstance(value, str):
-        return value
-    return " ".join("".join(c if c.isprintable() else " " for c in value).split())
+def _one_line(value: object) -> object:
+    """Text as one printable line, anything else as it is, for its own validator to refuse."""
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _ascending(layers: str) -> str:
@@ -33,8 +33,8 @@ def _ascending(layers: str) -> str:
     return layers
 
 
-Line = Annotated[str, BeforeValidator(one_line), StringConstraints(min_length=1, max_length=100)]
-Prose = Annotated[str, BeforeValidator(one_line), StringConstraints(min_length=1)]
+Line = Annotated[str, BeforeValidator(_one_line), StringConstraints(min_length=1, max_length=100)]
+Prose = Annotated[str, BeforeValidator(_one_line), StringConstraints(min_length=1)]
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Layers = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{1,4}(-[0-9]{1,4})?$"), AfterValidator(_ascending)

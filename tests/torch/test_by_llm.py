@@ -85,6 +85,8 @@ def oracle(
 
     def script(body: Body, n: int) -> Reply:
         system, data = body["messages"][0]["content"], data_of(body)
+        if '"layers"' not in system and data[0] not in peaks:
+            return Reply(status=400)  # not words of a rule
         if '"texts"' in system:
             natural = peaks[data[0]]
             written = sorted(natural, key=lambda text: -abs(natural[text]))

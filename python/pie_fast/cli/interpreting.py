@@ -170,6 +170,7 @@ def interpret(
             explain=explainer is Explainer.openai,
             fade=fade,
             n_rated=n_rated or N_RATED,
+            n_steered=steered,
         )
     else:
         _refuse_unused(asked)

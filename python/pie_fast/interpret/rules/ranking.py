@@ -31,9 +31,9 @@ from pie_fast.interpret.contexts import Bools, Ints
 Doubles = NDArray[np.float64]
 
 #: weight of coverage beside purity: what it costs and gives. On the demo model's circuits of 50
-#: (1,000 prompts of seed 11, which chose it) .35, .7 and 1.2 gave 88%, 84% and 60% of ioi's features a
-#: held-out average precision of .8, covering 63%, 75% and 88% of their strength; of docstring's 74%,
-#: 66% and 46%, covering 35%, 50% and 75%
+#: (1,000 prompts of seed 11, which chose it) .35, .7 and 1.2 gave 88%, 84% and 60% of ioi's
+#: features a held-out average precision of .8, covering 63%, 75% and 88% of their strength; of
+#: docstring's 74%, 66% and 46%, covering 35%, 50% and 75%
 SHARE = 0.7
 
 #: standard deviations of chance that a prediction must stand above

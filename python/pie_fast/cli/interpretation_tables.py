@@ -40,7 +40,9 @@ def _features(rows: list[Mapping[str, Any]]) -> Table:
     found = [[name for name in pair if name in measured][:1] for pair in _COLUMNS]
     names = [name for one in found for name in one]
     title = "What the feature does" if len(rows) == 1 else f"What the {len(rows)} features do"
-    caption = "effect: FAP score; fires: share of positions; rows in the order of selection"
+    caption = (
+        "effect: FAP score; fires: share of positions; · is a space; in the order of selection"
+    )
     table = Table(title=title, caption=caption, expand=True)
     table.add_column("feature")
     table.add_column("effect", justify="right")
@@ -54,14 +56,14 @@ def _features(rows: list[Mapping[str, Any]]) -> Table:
             f"{row['fap_score']:.3f}",
             f"{row['density']:.1%}",
             *(_value(row["quality"].get(name)) for name in names),
-            Text(unbroken(row["label"])),
+            Text(with_visible_spaces(row["label"])),
         )
     return table
 
 
-def unbroken(label: str) -> str:
-    """A label whose quoted tokens keep their spaces at the end of a line."""
-    return _QUOTED.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), label)
+def with_visible_spaces(label: str) -> str:
+    """A label whose quoted tokens show their spaces: a line would break at them."""
+    return _QUOTED.sub(lambda found: found[0].replace(" ", "·"), label)
 
 
 def _quality(quality: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -171,14 +171,17 @@ def test_what_is_not_a_run_is_refused(bare: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     with pytest.raises(PieFastError, match=r"format is 'pdf', must be 'html' or 'md'"):
         write_report(bare, out, format="pdf")  # type: ignore[arg-type]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(PieFastError, match=r"nothing is not a run: it has no result.json"):
         write_report(tmp_path / "nothing", out)
     more = bare / "interpretation.json"
     for text, message in (
         ("{", "interpretation.json: not JSON"),
         ("[]", "interpretation.json: holds a list"),
         ('{"quality": NaN}', "it holds NaN, numbers must be finite"),
-        ('{"interpretations": [{"label": "x"}]}', "missing or of another kind: KeyError.'feature'"),
+        (
+            '{"interpretations": [{"label": "x"}]}',
+            r"interpretation.json as `interpret`: no field 'feature'",
+        ),
         (
             '{"edges": {"features": ["L0:1"], "effects": [[1, 2]]}}',
             r"edges: effects is \[1, 2\] and to_metric \[1\], must be \[1, 1\] and \[1\]",
@@ -191,6 +194,23 @@ def test_what_is_not_a_run_is_refused(bare: Path, tmp_path: Path) -> None:
     with pytest.raises(PieFastError, match=r"result.json: settings is not a dict"):
         write_report(bare, out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "n_active", "n_features", "n_dictionary", "timings", "model_calls", "versions", "cost",
+        "curves", "budget_choice", "missed_mass", "ablation", "reconstruction",
+    ],
+)  # fmt: skip
+def test_a_damaged_field_is_a_plain_error(bare: Path, tmp_path: Path, field: str) -> None:
+    path = bare / "result.json"
+    report_world.write(path, {**json.loads(path.read_text()), field: "much"})
+    for format in ("html", "md"):
+        with pytest.raises(PieFastError, match=r"as `discover` writes it") as found:
+            write_report(bare, tmp_path / "report.html", format=format)  # type: ignore[arg-type]
+        assert str(found.value).startswith(f"{path}: ")
+        assert "Error" not in str(found.value)
 
 
 def test_a_report_imports_no_torch(full: Path, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def test_a_page_of_everything(full: Path, tmp_path: Path) -> None:
     first = data["cards"][0]
     assert f'First <a href="#{first["key"]}">{first["key"]}</a> reads the names.' in page
     assert "Layers 0 to 2" in page and "clarity by rule" in page
+    assert "below 0 they need each other" in page
+    assert "Furthest above 0: they back each other up (either does)" in page
     assert "In short." in page and "Told by openai:m." in page
     assert "What the interpretation cost" in page and "6,000 texts" in page
     assert {title for title, _ in first["links"]} >= {"fed by", "feeds", "fires with"}

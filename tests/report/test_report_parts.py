@@ -79,6 +79,14 @@ def test_no_node_overlaps_another_or_leaves_its_cell(units: list[tuple[int, str,
     assert all(r == radii.max() for one, r in zip(kept, radii, strict=True) if one.size == largest)
 
 
+def test_a_mean_near_zero_has_no_sign() -> None:
+    def sign(effect: float, size: float) -> int:
+        return Kept(FeatureId(0, 0), 0, 0.0, None, effect, size, "1").sign
+
+    assert [sign(0.09, 1), sign(-0.09, 1), sign(0.0, 0)] == [0, 0, 0]
+    assert [sign(0.11, 1), sign(-0.11, 1), sign(-2, 2)] == [1, -1, -1]
+
+
 def test_places_stand_in_the_order_of_the_prompt() -> None:
     places = [("10", 10), ("2", 2), ("END", 9), ("after S1", 4), ("?", None)]
     kept = [
@@ -120,6 +128,11 @@ def test_a_heat_map_holds_what_the_matrix_knows(tmp_path: Path) -> None:
     first = partners(heat, 2)[heat.features[0]]
     assert abs(first[0][1]) == np.nanmax(np.abs(heat.synergy[0]))
     assert synergy_heat(run, inside[:1]) is None
+    assert heat.meanings == ("back each other up (either does)", "need each other")
+    run.synergy.direction = "denoising"
+    other = synergy_heat(run, inside)
+    assert other is not None
+    assert other.meanings == ("need each other", "are redundant (either does)")
 
 
 @given(st.text(max_size=12))

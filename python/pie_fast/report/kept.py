@@ -11,6 +11,9 @@ import numpy as np
 from pie_fast.report.run import Run
 from pie_fast.types import FeatureId
 
+#: an effect whose mean is a smaller share than this of the mean magnitude has no sign
+_NEUTRAL = 0.1
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -37,6 +40,13 @@ class Kept:
     size: float
     place: str
     position: int | None = None
+
+    @property
+    def sign(self) -> int:
+        """Of the effect; 0 where it raises on some prompts about as much as it lowers on others."""
+        if abs(self.effect) < _NEUTRAL * self.size:
+            return 0
+        return int(np.sign(self.effect))
 
 
 def kept_units(run: Run) -> list[Kept]:

@@ -2,6 +2,7 @@
 
 const MARGIN = { left: 40, right: 14, top: 10, bottom: 34 };
 const AROUND = 7; // tokens of a context on each side of its peak, where a node is pointed at
+const SIGNS = ["down", "both", "up"];
 const graph = report.graph;
 const pins = [];
 const nodes = [];
@@ -36,15 +37,18 @@ function drawNode(node, i) {
   const [x, y] = place(node.x, node.y);
   const card = byKey.get(node.key);
   const circle = drawn("circle", {
-    cx: x, cy: y, r: node.r, class: `node ${node.sign < 0 ? "down" : "up"}`, role: "button",
+    cx: x, cy: y, r: node.r, class: `node ${SIGNS[node.sign + 1]}`, role: "button",
     tabindex: i === 0 ? "0" : "-1", "aria-pressed": "false",
     "aria-label": `${node.key} at ${whereabouts(node.place)}, effect ${signed(node.effect)}: ${card.label}`,
   });
-  circle.addEventListener("pointerenter", () => point(i));
+  circle.addEventListener("pointerenter", (event) => event.pointerType === "touch" || point(i));
   circle.addEventListener("pointerleave", unpoint);
-  circle.addEventListener("focus", () => (point(i), move(i)));
+  circle.addEventListener("focus", () => {
+    if (circle.matches(":focus-visible")) point(i); // not of a tap or a click
+    move(i);
+  });
   circle.addEventListener("blur", unpoint);
-  circle.addEventListener("click", () => togglePin(node.key));
+  circle.addEventListener("click", () => (togglePin(node.key), unpoint()));
   return circle;
 }
 
@@ -151,5 +155,6 @@ $("graph").addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+addEventListener("scroll", unpoint, { capture: true, passive: true });
 filterChanged.push((keys) =>
   graph.nodes.forEach((node, i) => nodes[i].classList.toggle("out", !keys.has(node.key))));

@@ -198,6 +198,21 @@ def test_what_is_not_a_run_is_refused(bare: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_nothing_tells_where_a_folder_is(bare: Path, tmp_path: Path) -> None:
+    path = bare / "result.json"
+    result = json.loads(path.read_text())
+    places = {"model": "/home/me/data/tiny"}
+    result["settings"] |= {"model": "me/data/tiny", "clt": "/home/me/my-clt", "places": places}
+    report_world.write(path, result)
+    for format in ("html", "md"):
+        text = write_report(bare, tmp_path / "report", format=format).read_text()  # type: ignore[arg-type]
+        assert "/home" not in text and "me/data" not in text
+        assert "--model tiny --clt my-clt" in text
+    result["settings"] |= {"model": "owner/name", "places": {}}
+    report_world.write(path, result)
+    assert "--model owner/name" in write_report(bare, tmp_path / "report").read_text()
+
+
 @pytest.mark.parametrize(
     "field",
     [

@@ -161,6 +161,27 @@ def test_pins_links_and_the_theme(opened: Open) -> None:
     assert page.evaluate(ground) != light and page.locator("#theme").inner_text() == "Light"
 
 
+#: what scrolling tells has been told
+SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def test_the_tip_covers_nothing_after_a_click_a_scroll_or_a_tap(opened: Open) -> None:
+    page, _ = opened()
+    node, tip = page.locator(".node").nth(3), page.locator("#tip")
+    node.scroll_into_view_if_needed()
+    page.evaluate(SETTLED)
+    node.hover()
+    assert tip.is_visible()
+    node.click()
+    assert tip.is_hidden()
+    page.locator(".node").nth(5).hover()
+    assert tip.is_visible()
+    page.mouse.wheel(0, 40)
+    tip.wait_for(state="hidden")
+    node.dispatch_event("pointerenter", {"pointerType": "touch"})
+    assert tip.is_hidden()
+
+
 def test_the_keyboard_reaches_the_graph_and_the_cards(opened: Open) -> None:
     page, _ = opened()
     page.keyboard.press("Tab")

@@ -99,7 +99,7 @@ def _circuit(figure_class: type[Figure], run: Run, kept: Sequence[Kept]) -> Figu
     # An area in points squared, of a radius in layout pixels.
     areas = np.pi * (np.array(layout.radii) * 72 / _PIXELS) ** 2
     colours = np.array([_BOTH, _UP, _DOWN])[[one.sign for one in kept]]
-    axes.scatter(x, y, s=areas.tolist(), c=colours.tolist(), linewidths=0, zorder=2)
+    axes.scatter(x, y, s=areas.tolist(), c=colours.tolist(), lw=0, zorder=2, clip_on=False)
     for colour, said in ((_UP, "raises"), (_DOWN, "lowers"), (_BOTH, "does both")):
         axes.scatter([], [], c=colour, linewidths=0, label=said)
     if run.edges is not None:
@@ -132,9 +132,8 @@ def _squares(figure_class: type[Figure], heat: Heat) -> Figure:
         _name_features(axes, heat)
         bar = figure.colorbar(image, ax=axes, shrink=0.8)
         if name == "synergy":
-            above, below = (f"they {meaning}" for meaning in heat.meanings)
-            bar.ax.set_title(above, fontsize=6, wrap=True)
-            bar.ax.set_xlabel(below, fontsize=6)
+            above, below = heat.meanings
+            bar.set_label(f"← {below}        {above} →", fontsize=7)
     return figure
 
 

@@ -61,7 +61,7 @@ class Run:
 
     Attributes:
         folder: Where it is.
-        result: `result.json`.
+        result: `result.json`, of its settings without where local folders are.
         interpretations: By feature as text; those of `interpretation.json` before those of
             `result.json`.
         told: `interpretation.json`; empty where there is none.
@@ -114,13 +114,24 @@ def read_run(folder: Path) -> Run:
     synergy = folder / "dump" / "synergy.safetensors"
     return Run(
         folder,
-        result,
+        result | {"settings": _to_share(result["settings"])},
         interpretations,
         told,
         _edges(more, told["edges"]) if told.get("edges") else None,
         open_dump(folder / "dump") if has_dump else None,
         SynergyMatrix.load(synergy) if has_dump and synergy.exists() else None,
     )
+
+
+def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for a page that is mailed: of a folder its name, not where it is on this machine."""
+    places = settings.get("places") or {}
+    shown = {name: value for name, value in settings.items() if name != "places"}
+    for name in ("model", "clt", "behavior"):
+        value = str(shown.get(name, ""))
+        if name in places or value.startswith(("/", ".", "~")):
+            shown[name] = Path(value).name
+    return shown
 
 
 def _read_json(path: Path) -> dict[str, Any]:

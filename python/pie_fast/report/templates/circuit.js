@@ -155,6 +155,12 @@ $("graph").addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-addEventListener("scroll", unpoint, { capture: true, passive: true });
+// The tip stays beside the node that the keyboard is at, which may scroll the page to reach it.
+function scrolled() {
+  if (!document.activeElement.matches(".node:focus-visible")) unpoint();
+  else if (!$("tip").hidden) showTip(current);
+}
+
+addEventListener("scroll", scrolled, { capture: true, passive: true });
 filterChanged.push((keys) =>
   graph.nodes.forEach((node, i) => nodes[i].classList.toggle("out", !keys.has(node.key))));

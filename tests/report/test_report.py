@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pie_fast.errors import PieFastError
 from pie_fast.report import write_report
 from pie_fast.report.cards import Words, card_quality, feature_cards
 from pie_fast.report.command import discover_command
+from pie_fast.report.facts import setting_rows
 from pie_fast.report.graph import graph_data, strongest_edges
 from pie_fast.report.kept import Kept, kept_units
 from pie_fast.report.run import Edges, read_run
@@ -45,7 +47,7 @@ def test_a_page_of_result_json_alone(bare: Path, tmp_path: Path) -> None:
     assert len(data["cards"]) == 8
     assert data["heat"] is None and data["graph"]["edges"] == []
     assert 'id="synergy"' not in page and 'id="narrative"' not in page
-    assert "8 features, chosen by fap, stand in for the model" in " ".join(page.split())
+    assert "8 features, chosen by fap, keep a fidelity of 0.80" in " ".join(page.split())
     assert "0.800" in page and "0.700 – 0.900" in page
 
 
@@ -67,6 +69,29 @@ def test_a_page_of_everything(full: Path, tmp_path: Path) -> None:
     assert {title for title, _ in first["links"]} >= {"fed by", "feeds", "fires with"}
     assert first["n_contexts"] == 20 and len(first["contexts"]) == 17
     assert {node["place"] for node in data["graph"]["nodes"]} <= set(map(str, range(1, 12)))
+
+
+@pytest.mark.parametrize("format", ["html", "md"])
+def test_a_fidelity_of_0_tells_the_divergence(
+    bare: Path, tmp_path: Path, format: Literal["html", "md"]
+) -> None:
+    path = bare / "result.json"
+    result = json.loads(path.read_text())
+    result["evaluation"] |= {"behavioral_fidelity": 0.0, "mean_kl": 4.36}
+    result["evaluation"]["intervals"] = {"behavioral_fidelity": [0, 0], "mean_kl": [4, 5]}
+    report_world.write(path, result)
+    text = write_report(bare, tmp_path / "report", format=format).read_text().replace("\\", "")
+    assert ", at its floor; mean KL 4.360 [4.000, 5.000] on 32" in " ".join(text.split())
+    assert "95% between" not in text
+
+
+def test_a_fixed_budget_has_no_settings_of_a_chosen_one(bare: Path) -> None:
+    run = read_run(bare)
+    settings = {**run.result["settings"], "target_fidelity": 0.9, "knee": False}
+    fixed = replace(run, result={**run.result, "settings": settings})
+    assert "target fidelity" not in dict(setting_rows(fixed))
+    chosen = replace(run, result={**fixed.result, "budget_choice": {"budget": 8}})
+    assert dict(setting_rows(chosen))["target fidelity"] == "0.9"
 
 
 def test_text_of_the_run_never_becomes_markup(full: Path, tmp_path: Path) -> None:

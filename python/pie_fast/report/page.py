@@ -50,6 +50,7 @@ def html_page(run: Run) -> str:
     data = {
         "cards": cards,
         "words": words.list(),
+        "text": "text" if run.told.get("corpus") else "prompt",
         "graph": graph_data(kept, run.edges),
         "curves": _curves(run.result),
         "heat": _heat(heat),

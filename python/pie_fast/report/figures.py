@@ -132,8 +132,7 @@ def _squares(figure_class: type[Figure], heat: Heat) -> Figure:
         _name_features(axes, heat)
         bar = figure.colorbar(image, ax=axes, shrink=0.8)
         if name == "synergy":
-            above, below = heat.meanings
-            bar.set_label(f"← {below}        {above} →", fontsize=7)
+            _name_ends(bar.ax, heat.meanings)
     return figure
 
 
@@ -149,3 +148,18 @@ def _name_features(axes: Axes, heat: Heat) -> None:
     axes.set_yticks(range(n), names, fontsize=size)
     axes.tick_params(length=0)
     axes.set(xlabel="feature", ylabel="feature")
+
+
+def _name_ends(bar: Axes, meanings: tuple[str, str]) -> None:
+    """Beside a colour bar's numbers, what is above 0 and what below."""
+    for text, height in ((f"{meanings[0]} →", 0.75), (f"← {meanings[1]}", 0.25)):
+        bar.annotate(
+            text,
+            (1, height),
+            (50, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            rotation=90,
+            va="center",
+            fontsize=7,
+        )

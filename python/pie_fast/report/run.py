@@ -130,7 +130,7 @@ def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("model", "clt", "behavior"):
         value = str(shown.get(name, ""))
         if name in places or value.startswith(("/", ".", "~")):
-            shown[name] = Path(value).name
+            shown[name] = Path(value).name or value
     return shown
 
 

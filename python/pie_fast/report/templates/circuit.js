@@ -69,7 +69,7 @@ function drawGraph() {
   const long = graph.columns.some((column) => column.name.length * 7 > column.extent + 8);
   graph.columns.forEach((column) => {
     const x = column.start + column.extent / 2 + MARGIN.left, y = height - MARGIN.bottom + 20;
-    image.append(drawn("text", { x, y, "text-anchor": "middle", class: long ? "long" : "" }, column.name));
+    image.append(drawn("text", { x, y, "text-anchor": "middle", class: long ? "long" : "" }, column.name.replace(/^-/, "−")));
   });
   const layer = drawn("g", { "aria-hidden": "true" });
   image.append(layer);

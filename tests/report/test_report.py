@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pie_fast.errors import PieFastError
 from pie_fast.report import write_report
 from pie_fast.report.cards import Words, card_quality, feature_cards
 from pie_fast.report.command import discover_command
+from pie_fast.report.facts import setting_rows
 from pie_fast.report.graph import graph_data, strongest_edges
 from pie_fast.report.kept import Kept, kept_units
 from pie_fast.report.run import Edges, read_run
@@ -45,7 +47,7 @@ def test_a_page_of_result_json_alone(bare: Path, tmp_path: Path) -> None:
     assert len(data["cards"]) == 8
     assert data["heat"] is None and data["graph"]["edges"] == []
     assert 'id="synergy"' not in page and 'id="narrative"' not in page
-    assert "8 features, chosen by fap, stand in for the model" in " ".join(page.split())
+    assert "8 features, chosen by fap, keep a fidelity of 0.80" in " ".join(page.split())
     assert "0.800" in page and "0.700 – 0.900" in page
 
 
@@ -60,11 +62,36 @@ def test_a_page_of_everything(full: Path, tmp_path: Path) -> None:
     first = data["cards"][0]
     assert f'First <a href="#{first["key"]}">{first["key"]}</a> reads the names.' in page
     assert "Layers 0 to 2" in page and "clarity by rule" in page
+    assert "below 0 they need each other" in page
+    assert "Furthest above 0: they back each other up (either does)" in page
     assert "In short." in page and "Told by openai:m." in page
     assert "What the interpretation cost" in page and "6,000 texts" in page
     assert {title for title, _ in first["links"]} >= {"fed by", "feeds", "fires with"}
     assert first["n_contexts"] == 20 and len(first["contexts"]) == 17
     assert {node["place"] for node in data["graph"]["nodes"]} <= set(map(str, range(1, 12)))
+
+
+@pytest.mark.parametrize("format", ["html", "md"])
+def test_a_fidelity_of_0_tells_the_divergence(
+    bare: Path, tmp_path: Path, format: Literal["html", "md"]
+) -> None:
+    path = bare / "result.json"
+    result = json.loads(path.read_text())
+    result["evaluation"] |= {"behavioral_fidelity": 0.0, "mean_kl": 4.36}
+    result["evaluation"]["intervals"] = {"behavioral_fidelity": [0, 0], "mean_kl": [4, 5]}
+    report_world.write(path, result)
+    text = write_report(bare, tmp_path / "report", format=format).read_text().replace("\\", "")
+    assert ", at its floor; mean KL 4.360 [4.000, 5.000] on 32" in " ".join(text.split())
+    assert "95% between" not in text
+
+
+def test_a_fixed_budget_has_no_settings_of_a_chosen_one(bare: Path) -> None:
+    run = read_run(bare)
+    settings = {**run.result["settings"], "target_fidelity": 0.9, "knee": False}
+    fixed = replace(run, result={**run.result, "settings": settings})
+    assert "target fidelity" not in dict(setting_rows(fixed))
+    chosen = replace(run, result={**fixed.result, "budget_choice": {"budget": 8}})
+    assert dict(setting_rows(chosen))["target fidelity"] == "0.9"
 
 
 def test_text_of_the_run_never_becomes_markup(full: Path, tmp_path: Path) -> None:
@@ -171,14 +198,17 @@ def test_what_is_not_a_run_is_refused(bare: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     with pytest.raises(PieFastError, match=r"format is 'pdf', must be 'html' or 'md'"):
         write_report(bare, out, format="pdf")  # type: ignore[arg-type]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(PieFastError, match=r"nothing is not a run: it has no result.json"):
         write_report(tmp_path / "nothing", out)
     more = bare / "interpretation.json"
     for text, message in (
         ("{", "interpretation.json: not JSON"),
         ("[]", "interpretation.json: holds a list"),
         ('{"quality": NaN}', "it holds NaN, numbers must be finite"),
-        ('{"interpretations": [{"label": "x"}]}', "missing or of another kind: KeyError.'feature'"),
+        (
+            '{"interpretations": [{"label": "x"}]}',
+            r"interpretation.json as `interpret`: no field 'feature'",
+        ),
         (
             '{"edges": {"features": ["L0:1"], "effects": [[1, 2]]}}',
             r"edges: effects is \[1, 2\] and to_metric \[1\], must be \[1, 1\] and \[1\]",
@@ -191,6 +221,38 @@ def test_what_is_not_a_run_is_refused(bare: Path, tmp_path: Path) -> None:
     with pytest.raises(PieFastError, match=r"result.json: settings is not a dict"):
         write_report(bare, out)
     assert not out.exists()
+
+
+def test_nothing_tells_where_a_folder_is(bare: Path, tmp_path: Path) -> None:
+    path = bare / "result.json"
+    result = json.loads(path.read_text())
+    places = {"model": "/home/me/data/tiny"}
+    result["settings"] |= {"model": "me/data/tiny", "clt": "/home/me/my-clt", "places": places}
+    report_world.write(path, result)
+    for format in ("html", "md"):
+        text = write_report(bare, tmp_path / "report", format=format).read_text()  # type: ignore[arg-type]
+        assert "/home" not in text and "me/data" not in text
+        assert "--model tiny --clt my-clt" in text
+    result["settings"] |= {"model": "owner/name", "places": {}}
+    report_world.write(path, result)
+    assert "--model owner/name" in write_report(bare, tmp_path / "report").read_text()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "n_active", "n_features", "n_dictionary", "timings", "model_calls", "versions", "cost",
+        "curves", "budget_choice", "missed_mass", "ablation", "reconstruction",
+    ],
+)  # fmt: skip
+def test_a_damaged_field_is_a_plain_error(bare: Path, tmp_path: Path, field: str) -> None:
+    path = bare / "result.json"
+    report_world.write(path, {**json.loads(path.read_text()), field: "much"})
+    for format in ("html", "md"):
+        with pytest.raises(PieFastError, match=r"as `discover` writes it") as found:
+            write_report(bare, tmp_path / "report.html", format=format)  # type: ignore[arg-type]
+        assert str(found.value).startswith(f"{path}: ")
+        assert "Error" not in str(found.value)
 
 
 def test_a_report_imports_no_torch(full: Path, tmp_path: Path) -> None:

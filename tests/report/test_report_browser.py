@@ -129,7 +129,7 @@ def test_filters_leave_what_fits(opened: Open) -> None:
     page.fill("#search", cards[28]["key"].lower())
     assert cards[28]["key"] in page.locator("#cards .key").all_inner_texts()
     page.fill("#search", "no such thing")
-    assert count.inner_text() == f"0 of {K} features"
+    assert count.inner_text() == f"No feature matches (of {K})"
     page.click("text=Reset")
     page.select_option("#order", "size")
     largest = max(cards, key=lambda card: card["size"])
@@ -159,6 +159,35 @@ def test_pins_links_and_the_theme(opened: Open) -> None:
     light = page.evaluate(ground)
     page.click("#theme")
     assert page.evaluate(ground) != light and page.locator("#theme").inner_text() == "Light"
+
+
+#: what scrolling tells has been told
+SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def test_the_figures_fit_a_phone_and_a_count_has_its_unit(opened: Open) -> None:
+    page, _ = opened(width=390)
+    box = page.locator("#summary .scroll")
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+    facts = page.locator(".card .facts").first.inner_text()
+    assert "fires in" in facts and "14 texts" in facts
+
+
+def test_the_tip_covers_nothing_after_a_click_a_scroll_or_a_tap(opened: Open) -> None:
+    page, _ = opened()
+    node, tip = page.locator(".node").nth(3), page.locator("#tip")
+    node.scroll_into_view_if_needed()
+    page.evaluate(SETTLED)
+    node.hover()
+    assert tip.is_visible()
+    node.click()
+    assert tip.is_hidden()
+    page.locator(".node").nth(5).hover()
+    assert tip.is_visible()
+    page.mouse.wheel(0, 40)
+    tip.wait_for(state="hidden")
+    node.dispatch_event("pointerenter", {"pointerType": "touch"})
+    assert tip.is_hidden()
 
 
 def test_the_keyboard_reaches_the_graph_and_the_cards(opened: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pie_fast.errors import PieFastError
 from pie_fast.report import write_report
 from pie_fast.report.markdown import code, escaped
 from pie_fast.report.narrative import narrative_parts
+from pie_fast.types import FeatureId
 
 
 def test_markdown_has_the_facts_and_its_figures(tmp_path: Path) -> None:
@@ -38,6 +40,30 @@ def test_markdown_has_the_facts_and_its_figures(tmp_path: Path) -> None:
     assert "| purity by language model | – | 0 of 12 |" in text
     assert "| corpus | 6,000 | 0 | 2.50 |" in text
     assert "from 6,000 texts with 70,000 positions that count (ioi 6,000)" in text.replace("\\", "")
+
+
+def test_figures_name_their_features_and_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: dict[str, Figure] = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.update({path.stem: self}))
+    run = report_world.write_run(tmp_path / "run", 12)
+    write_report(run, tmp_path / "report.md", format="md")
+    square, _, bar, _ = drawn["synergy"].axes
+    names = {str(feature) for feature in read_features(run)}
+    assert {label.get_text() for label in square.get_xticklabels()} == names
+    said = [text.get_text() for text in bar.texts]
+    assert said == ["back each other up (either does) →", "← need each other"]
+    legend = drawn["circuit"].axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()][:3] == ["raises", "lowers", "does both"]
+
+
+def read_features(run: Path) -> list[FeatureId]:
+    rows = json.loads((run / "result.json").read_text())["features"]
+    return [FeatureId(row["layer"], row["index"]) for row in rows]
 
 
 def test_markdown_of_result_json_alone(tmp_path: Path) -> None:

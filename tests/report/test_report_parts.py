@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import report_world
+from pie_fast.dump import DumpWriter, PromptTable, open_dump
 from pie_fast.report.heat import limit, packed, partners, synergy_heat
-from pie_fast.report.kept import Kept
+from pie_fast.report.kept import Kept, counted_from_end, kept_units
 from pie_fast.report.layout import lay_out
 from pie_fast.report.ordering import cluster_order
 from pie_fast.report.run import read_run
@@ -79,6 +81,14 @@ def test_no_node_overlaps_another_or_leaves_its_cell(units: list[tuple[int, str,
     assert all(r == radii.max() for one, r in zip(kept, radii, strict=True) if one.size == largest)
 
 
+def test_a_mean_near_zero_has_no_sign() -> None:
+    def sign(effect: float, size: float) -> int:
+        return Kept(FeatureId(0, 0), 0, 0.0, None, effect, size, "1").sign
+
+    assert [sign(0.09, 1), sign(-0.09, 1), sign(0.0, 0)] == [0, 0, 0]
+    assert [sign(0.11, 1), sign(-0.11, 1), sign(-2, 2)] == [1, -1, -1]
+
+
 def test_places_stand_in_the_order_of_the_prompt() -> None:
     places = [("10", 10), ("2", 2), ("END", 9), ("after S1", 4), ("?", None)]
     kept = [
@@ -103,6 +113,37 @@ def test_a_packed_square_comes_back(n: int, seed: int, scale: float) -> None:
     assert found["limit"] == limit(square) > 0
 
 
+def test_positions_of_prompts_of_several_lengths_count_from_the_end(tmp_path: Path) -> None:
+    run = read_run(report_world.write_run(tmp_path / "run", 2, full=False))
+    assert not counted_from_end(run)
+    last, first = (
+        FeatureId(one["layer"], one["index"]).to_global(report_world.WIDTH)
+        for one in run.result["features"]
+    )
+    zeros = np.zeros(2, np.int32)
+    prompts = PromptTable(
+        tokens=np.zeros(7, np.int32),
+        prompt_ptr=np.array([0, 3, 7]),
+        answer=zeros,
+        foil=zeros,
+        answer_position=np.array([2, 3], np.int32),
+        metric_clean=np.ones(2),
+        metric_baseline=np.zeros(2),
+    )
+    manifest = {"n_layers": report_world.N_LAYERS, "n_features": report_world.WIDTH}
+    with DumpWriter(tmp_path / "dump", prompts=prompts, manifest=manifest) as writer:
+        # The one acts at the last tokens, 2 and 3; the other at 1 of the first prompt.
+        order = np.argsort([last, first])
+        both = np.array([last, first], np.uint32)[order], np.array([2, 1], np.uint32)[order]
+        features = np.append(both[0], np.uint32(last))
+        positions = np.append(both[1], np.uint32(3))
+        ones = np.ones(3, np.float32)
+        writer.append(np.array([0, 2, 3]), features, positions, ones, ones)
+    run = replace(run, dump=open_dump(tmp_path / "dump"))
+    assert counted_from_end(run)
+    assert [one.place for one in kept_units(run)] == ["-1", "-2"]
+
+
 def test_a_heat_map_holds_what_the_matrix_knows(tmp_path: Path) -> None:
     run = read_run(report_world.write_run(tmp_path / "run", 12))
     assert run.synergy is not None and run.dump is not None
@@ -120,6 +161,11 @@ def test_a_heat_map_holds_what_the_matrix_knows(tmp_path: Path) -> None:
     first = partners(heat, 2)[heat.features[0]]
     assert abs(first[0][1]) == np.nanmax(np.abs(heat.synergy[0]))
     assert synergy_heat(run, inside[:1]) is None
+    assert heat.meanings == ("back each other up (either does)", "need each other")
+    run.synergy.direction = "denoising"
+    other = synergy_heat(run, inside)
+    assert other is not None
+    assert other.meanings == ("need each other", "are redundant (either does)")
 
 
 @given(st.text(max_size=12))

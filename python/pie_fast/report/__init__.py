@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from pie_fast.errors import PieFastError
-from pie_fast.report.run import read_run
+from pie_fast.outputs import RESULT
+from pie_fast.report.run import INTERPRETATION, read_run
 from pie_fast.storage import replacing
 
 __all__ = ["write_report"]
@@ -32,22 +33,27 @@ def write_report(run: Path, out: Path, *, format: Literal["html", "md"] = "html"
         `out`.
 
     Raises:
-        PieFastError: Another format; a file of the run is not what it should be; `md` without
-            matplotlib (extra `report`).
+        PieFastError: Another format; not a run; a file of the run is not what it should be; `md`
+            without matplotlib (extra `report`).
         OSError: `result.json` cannot be read, or `out` not written.
     """
     if format not in ("html", "md"):
         raise PieFastError(f"format is {format!r}, must be 'html' or 'md'")
     try:
         text = _markdown(run, out) if format == "md" else _html(run)
-    except (KeyError, TypeError) as error:
-        raise PieFastError(
-            f"{run}: a field of result.json or interpretation.json is missing or of another kind: "
-            f"{error!r}"
-        ) from error
+    except PieFastError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise PieFastError(_damaged(run, error)) from error
     with replacing(out) as file:
         file.write(text.encode())
     return out
+
+
+def _damaged(run: Path, error: Exception) -> str:
+    found = f"no field {error}" if isinstance(error, KeyError) else str(error)
+    or_told = f", or of {INTERPRETATION} as `interpret`" if (run / INTERPRETATION).exists() else ""
+    return f"{run / RESULT}: a field is not as `discover` writes it{or_told}: {found}"
 
 
 def _html(run: Path) -> str:

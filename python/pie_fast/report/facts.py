@@ -28,6 +28,7 @@ class Headline(NamedTuple):
         selector: What chose them.
         fidelity: Behavioural fidelity.
         interval: Of it, 95%; None where there is none.
+        mean_kl: The mean KL with its interval, as text: what is left to say at a fidelity of 0.
         judged_on: What it was measured on.
         n_active: Units active on the prompts of selection.
         n_features: Features kept (of nodes there may be fewer features than nodes).
@@ -42,6 +43,7 @@ class Headline(NamedTuple):
     selector: str
     fidelity: float
     interval: tuple[float, float] | None
+    mean_kl: str
     judged_on: str
     n_active: int
     n_features: int
@@ -68,6 +70,7 @@ def headline(run: Run) -> Headline:
         selector=str(result.get("selector", "")),
         fidelity=float(evaluation["behavioral_fidelity"]),
         interval=(interval[0], interval[1]) if interval else None,
+        mean_kl=_figure(evaluation, "mean_kl"),
         judged_on=f"{evaluation['n_prompts']} {split} prompts",
         n_active=int(result.get("n_active", 0)),
         n_features=int(result.get("n_features", len(result["features"]))),
@@ -148,8 +151,13 @@ def cost_rows(made: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def setting_rows(run: Run) -> list[tuple[str, str]]:
-    """Every choice of the run, in its order."""
-    return [(name.replace("_", " "), _plain(v)) for name, v in run.result["settings"].items()]
+    """Every choice of the run, in its order; of a fixed budget not how one would be chosen."""
+    fixed = not run.result.get("budget_choice")
+    return [
+        (name.replace("_", " "), _plain(value))
+        for name, value in run.result["settings"].items()
+        if not (fixed and name in ("target_fidelity", "knee"))
+    ]
 
 
 def version_rows(run: Run) -> list[tuple[str, str]]:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 #: of nodes and heat maps: raises, nothing, lowers
 _UP, _ZERO, _DOWN = "#c2570c", "#f3f3f1", "#2166ac"
 
+#: of a node that does both, by the prompt
+_BOTH = "#8a9199"
+
+#: of an axis with so many features their names can be read
+_NAMED = 60
+
 _DPI = 200
 
 #: layout pixels an inch
@@ -92,8 +98,14 @@ def _circuit(figure_class: type[Figure], run: Run, kept: Sequence[Kept]) -> Figu
     x, y = zip(*layout.centers, strict=True)
     # An area in points squared, of a radius in layout pixels.
     areas = np.pi * (np.array(layout.radii) * 72 / _PIXELS) ** 2
-    colours = [_DOWN if one.effect < 0 else _UP for one in kept]
-    axes.scatter(x, y, s=areas.tolist(), c=colours, linewidths=0, zorder=2)
+    colours = np.array([_BOTH, _UP, _DOWN])[[one.sign for one in kept]]
+    axes.scatter(x, y, s=areas.tolist(), c=colours.tolist(), lw=0, zorder=2, clip_on=False)
+    for colour, said in ((_UP, "raises"), (_DOWN, "lowers"), (_BOTH, "does both")):
+        axes.scatter([], [], c=colour, linewidths=0, label=said)
+    if run.edges is not None:
+        axes.plot([], [], "-", color="0.7", label="feeds: raises")
+        axes.plot([], [], "--", color="0.7", label="feeds: lowers")
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     columns, rows = layout.columns, layout.rows
     axes.set_xticks([b.start + b.extent / 2 for b in columns], [b.name for b in columns])
     axes.set_yticks([b.start + b.extent / 2 for b in rows], [b.name for b in rows])
@@ -116,6 +128,38 @@ def _squares(figure_class: type[Figure], heat: Heat) -> Figure:
     for axes, (name, square) in zip(all_axes, squares.items(), strict=True):
         end = limit(square)
         image = axes.imshow(square, cmap=colours, vmin=-end, vmax=end, interpolation="nearest")
-        axes.set(title=name, xticks=[], yticks=[])
-        figure.colorbar(image, ax=axes, shrink=0.8)
+        axes.set_title(name)
+        _name_features(axes, heat)
+        bar = figure.colorbar(image, ax=axes, shrink=0.8)
+        if name == "synergy":
+            _name_ends(bar.ax, heat.meanings)
     return figure
+
+
+def _name_features(axes: Axes, heat: Heat) -> None:
+    """The features along both axes; of too many to read, what the axes are."""
+    n = len(heat.features)
+    if n > _NAMED:
+        axes.set(xticks=[], yticks=[], xlabel="feature", ylabel="feature")
+        return
+    names = [str(feature) for feature in heat.features]
+    size = min(7.0, 200 / n)
+    axes.set_xticks(range(n), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(n), names, fontsize=size)
+    axes.tick_params(length=0)
+    axes.set(xlabel="feature", ylabel="feature")
+
+
+def _name_ends(bar: Axes, meanings: tuple[str, str]) -> None:
+    """Beside a colour bar's numbers, what is above 0 and what below."""
+    for text, height in ((f"{meanings[0]} →", 0.75), (f"← {meanings[1]}", 0.25)):
+        bar.annotate(
+            text,
+            (1, height),
+            (50, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            rotation=90,
+            va="center",
+            fontsize=7,
+        )

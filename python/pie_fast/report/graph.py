@@ -25,7 +25,7 @@ def graph_data(kept: Sequence[Kept], edges: Edges | None) -> dict[str, Any]:
     layout = lay_out(kept)
     nodes = [
         {"key": str(one.feature), "place": one.place, "x": x, "y": y, "r": round(radius, 2)}
-        | {"sign": int(np.sign(one.effect)), "effect": short(one.effect)}
+        | {"sign": one.sign, "effect": short(one.effect)}
         for one, (x, y), radius in zip(kept, layout.centers, layout.radii, strict=True)
     ]
     return {

@@ -24,6 +24,12 @@ _COLOURED = 0.99
 #: int16 levels on each side of 0
 _LEVELS = 32767
 
+#: what a pair's synergy says above and below 0, by the direction of the ablation
+_MEANINGS = {
+    "noising": ("back each other up (either does)", "need each other"),
+    "denoising": ("need each other", "are redundant (either does)"),
+}
+
 Pair = tuple[FeatureId, FeatureId, float]
 
 
@@ -38,6 +44,7 @@ class Heat:
         redundancy: ``[n, n]`` float32 in the same order, or None.
         strongest: Pairs of the largest and of the lowest synergy, each by magnitude.
         about: How the values were made.
+        meanings: What two features do whose synergy is above 0, and below.
     """
 
     features: tuple[FeatureId, ...]
@@ -46,6 +53,7 @@ class Heat:
     redundancy: NDArray[np.float32] | None
     strongest: tuple[list[Pair], list[Pair]]
     about: str
+    meanings: tuple[str, str]
 
 
 def synergy_heat(run: Run, features: list[FeatureId], n_pairs: int = 8) -> Heat | None:
@@ -78,7 +86,8 @@ def synergy_heat(run: Run, features: list[FeatureId], n_pairs: int = 8) -> Heat 
         f"{matrix.direction}, {matrix.estimator}, {matrix.form}, mean of {matrix.n_prompts} "
         f"prompts; {stats.n_known:,} of {stats.n_pairs:,} pairs of the pool are known"
     )
-    return Heat(tuple(found), tuple(starts), square, redundancy, strongest, about)
+    meanings = _MEANINGS[matrix.direction]
+    return Heat(tuple(found), tuple(starts), square, redundancy, strongest, about, meanings)
 
 
 def limit(square: NDArray[np.float32]) -> float:

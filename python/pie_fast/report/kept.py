@@ -11,6 +11,9 @@ import numpy as np
 from pie_fast.report.run import Run
 from pie_fast.types import FeatureId
 
+#: an effect whose mean is a smaller share than this of the mean magnitude has no sign
+_NEUTRAL = 0.1
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -26,7 +29,8 @@ class Kept:
         size: Its effect whatever its sign: of ablation the mean of magnitudes over prompts.
         place: The column of the graph it stands in: the token position where its effect is
             largest, or its slot.
-        position: The token position where its feature's effect is largest; None if not known.
+        position: The token position where its feature's effect is largest, below 0 where it is
+            counted from the end (`counted_from_end`); None if not known.
     """
 
     feature: FeatureId
@@ -38,6 +42,13 @@ class Kept:
     place: str
     position: int | None = None
 
+    @property
+    def sign(self) -> int:
+        """Of the effect; 0 where it raises on some prompts about as much as it lowers on others."""
+        if abs(self.effect) < _NEUTRAL * self.size:
+            return 0
+        return int(np.sign(self.effect))
+
 
 def kept_units(run: Run) -> list[Kept]:
     """What the run kept, in the order of selection."""
@@ -45,6 +56,7 @@ def kept_units(run: Run) -> list[Kept]:
     features = [FeatureId(int(row["layer"]), int(row["index"])) for row in rows]
     ablation = run.result.get("ablation")
     positions = _main_positions(run, features)
+    from_end = counted_from_end(run)
     kept = []
     for at, (row, feature) in enumerate(zip(rows, features, strict=True)):
         told = run.interpretations.get(str(feature), {})
@@ -52,11 +64,21 @@ def kept_units(run: Run) -> list[Kept]:
         size = abs(effect)
         if ablation:
             effect, size = ablation["mean_effect"][at], ablation["mean_abs_effect"][at]
-        position = positions.get(feature, _position_of_contexts(told))
+        # A context's position is counted from its start.
+        position = positions.get(feature, None if from_end else _position_of_contexts(told))
         place = row.get("slot") or ("?" if position is None else str(position))
         score, stability = float(row["score"]), row.get("stability")
         kept.append(Kept(feature, at, score, stability, effect, size, place, position))
     return kept
+
+
+def counted_from_end(run: Run) -> bool:
+    """Whether positions are counted from the prompt's end, its last token -1.
+
+    So they are where the dump's prompts differ in length: counted from the start, one number
+    would then be several places.
+    """
+    return run.dump is not None and len(np.unique(np.diff(run.dump.prompts.prompt_ptr))) > 1
 
 
 def _main_positions(run: Run, features: list[FeatureId]) -> dict[FeatureId, int]:
@@ -69,12 +91,14 @@ def _main_positions(run: Run, features: list[FeatureId]) -> dict[FeatureId, int]
     if not len(entries.position):
         return {}
     weight = entries.activation if entries.attribution is None else entries.attribution
-    n = int(entries.position.max()) + 1
-    total = np.zeros((len(ids), n))
-    at = np.searchsorted(ids, entries.feature)
-    np.add.at(total, (at, entries.position.astype(np.int64)), np.abs(weight))
+    position = entries.position.astype(np.int64)
+    if counted_from_end(run):
+        position -= np.diff(run.dump.prompts.prompt_ptr)[entries.prompt]
+    first = int(position.min())
+    total = np.zeros((len(ids), int(position.max()) - first + 1))
+    np.add.at(total, (np.searchsorted(ids, entries.feature), position - first), np.abs(weight))
     return {
-        FeatureId.from_global(int(i), width): int(row.argmax())
+        FeatureId.from_global(int(i), width): int(row.argmax()) + first
         for i, row in zip(ids, total, strict=True)
         if row.any()
     }

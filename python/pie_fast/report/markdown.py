@@ -25,7 +25,7 @@ from pie_fast.report.facts import (
     version_rows,
 )
 from pie_fast.report.heat import partners, synergy_heat
-from pie_fast.report.kept import kept_units
+from pie_fast.report.kept import counted_from_end, kept_units
 from pie_fast.report.narrative import all_narratives
 from pie_fast.report.run import Run
 
@@ -62,6 +62,7 @@ def markdown_report(run: Run, out: Path) -> str:
             head=headline(run),
             rows=figure_rows(run.result["evaluation"]),
             notes=notes(run),
+            from_end=counted_from_end(run),
             narrative=all_narratives(run.told),
             quality=quality_rows(run.told.get("quality") or {}),
             figures={name: _address(folder, path) for name, path in figures.items()},

@@ -28,7 +28,7 @@ from pie_fast.report.facts import (
 )
 from pie_fast.report.graph import graph_data
 from pie_fast.report.heat import Heat, packed, partners, synergy_heat
-from pie_fast.report.kept import kept_units
+from pie_fast.report.kept import counted_from_end, kept_units
 from pie_fast.report.narrative import all_narratives
 from pie_fast.report.run import Run
 
@@ -50,6 +50,7 @@ def html_page(run: Run) -> str:
     data = {
         "cards": cards,
         "words": words.list(),
+        "text": "text" if run.told.get("corpus") else "prompt",
         "graph": graph_data(kept, run.edges),
         "curves": _curves(run.result),
         "heat": _heat(heat),
@@ -61,6 +62,7 @@ def html_page(run: Run) -> str:
             head=headline(run),
             figures=figure_rows(run.result["evaluation"]),
             notes=notes(run),
+            from_end=counted_from_end(run),
             narrative=all_narratives(run.told),
             quality=quality_rows(run.told.get("quality") or {}),
             heat=heat,

@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 
 INTERPRETATION = "interpretation.json"
 
+#: fields of `result.json` that a report can do without, objects where they are there
+_OBJECTS = (
+    "ablation",
+    "budget_choice",
+    "cost",
+    "curves",
+    "missed_mass",
+    "model_calls",
+    "reconstruction",
+    "timings",
+    "versions",
+)
+
 
 @dataclass(frozen=True)
 class Edges:
@@ -48,7 +61,7 @@ class Run:
 
     Attributes:
         folder: Where it is.
-        result: `result.json`.
+        result: `result.json`, of its settings without where local folders are.
         interpretations: By feature as text; those of `interpretation.json` before those of
             `result.json`.
         told: `interpretation.json`; empty where there is none.
@@ -70,16 +83,25 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder.
 
     Raises:
-        PieFastError: A file is not what it should be; it is named.
+        PieFastError: There is no `result.json`; a file is not what it should be; it is named.
         DumpError: The same of the dump's files.
         OSError: `result.json` cannot be read.
     """
-    result = _read_json(folder / RESULT)
+    try:
+        result = _read_json(folder / RESULT)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PieFastError(f"{folder} is not a run: it has no {RESULT}") from error
     for name, kind in (("features", list), ("settings", dict), ("evaluation", dict)):
         if not isinstance(result.get(name), kind):
             raise PieFastError(
                 f"{folder / RESULT}: {name} is not a {kind.__name__}; a report needs the result "
                 "of a whole run (pie-fast discover)"
+            )
+    for name in _OBJECTS:
+        if not isinstance(result.get(name) or {}, dict):
+            raise PieFastError(
+                f"{folder / RESULT}: {name} is a {type(result[name]).__name__}, must be an object "
+                "as `discover` writes it"
             )
     more = folder / INTERPRETATION
     told = _read_json(more) if more.exists() else {}
@@ -92,13 +114,24 @@ def read_run(folder: Path) -> Run:
     synergy = folder / "dump" / "synergy.safetensors"
     return Run(
         folder,
-        result,
+        result | {"settings": _to_share(result["settings"])},
         interpretations,
         told,
         _edges(more, told["edges"]) if told.get("edges") else None,
         open_dump(folder / "dump") if has_dump else None,
         SynergyMatrix.load(synergy) if has_dump and synergy.exists() else None,
     )
+
+
+def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for a page that is mailed: of a folder its name, not where it is on this machine."""
+    places = settings.get("places") or {}
+    shown = {name: value for name, value in settings.items() if name != "places"}
+    for name in ("model", "clt", "behavior"):
+        value = str(shown.get(name, ""))
+        if name in places or value.startswith(("/", ".", "~")):
+            shown[name] = Path(value).name or value
+    return shown
 
 
 def _read_json(path: Path) -> dict[str, Any]:

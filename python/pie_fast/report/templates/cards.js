@@ -107,7 +107,7 @@ function facts(card) {
     ["stability", known(card.stability, share)],
     ["label fit", known(card.fit, (value) => number(value, 2))],
     ["density", known(card.density, (value) => `${(100 * value).toPrecision(2)}%`)],
-    ["fires in", known(card.n_texts, String)],
+    ["fires in", known(card.n_texts, (n) => `${n} ${n === 1 ? report.text : `${report.text}s`}`)],
   ].filter(([, text]) => text !== null);
   const pair = ([name, text]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, text));

@@ -2,6 +2,7 @@
 
 const MARGIN = { left: 40, right: 14, top: 10, bottom: 34 };
 const AROUND = 7; // tokens of a context on each side of its peak, where a node is pointed at
+const SIGNS = ["down", "both", "up"];
 const graph = report.graph;
 const pins = [];
 const nodes = [];
@@ -36,15 +37,18 @@ function drawNode(node, i) {
   const [x, y] = place(node.x, node.y);
   const card = byKey.get(node.key);
   const circle = drawn("circle", {
-    cx: x, cy: y, r: node.r, class: `node ${node.sign < 0 ? "down" : "up"}`, role: "button",
+    cx: x, cy: y, r: node.r, class: `node ${SIGNS[node.sign + 1]}`, role: "button",
     tabindex: i === 0 ? "0" : "-1", "aria-pressed": "false",
     "aria-label": `${node.key} at ${whereabouts(node.place)}, effect ${signed(node.effect)}: ${card.label}`,
   });
-  circle.addEventListener("pointerenter", () => point(i));
+  circle.addEventListener("pointerenter", (event) => event.pointerType === "touch" || point(i));
   circle.addEventListener("pointerleave", unpoint);
-  circle.addEventListener("focus", () => (point(i), move(i)));
+  circle.addEventListener("focus", () => {
+    if (circle.matches(":focus-visible")) point(i); // not of a tap or a click
+    move(i);
+  });
   circle.addEventListener("blur", unpoint);
-  circle.addEventListener("click", () => togglePin(node.key));
+  circle.addEventListener("click", () => (togglePin(node.key), unpoint()));
   return circle;
 }
 
@@ -65,7 +69,7 @@ function drawGraph() {
   const long = graph.columns.some((column) => column.name.length * 7 > column.extent + 8);
   graph.columns.forEach((column) => {
     const x = column.start + column.extent / 2 + MARGIN.left, y = height - MARGIN.bottom + 20;
-    image.append(drawn("text", { x, y, "text-anchor": "middle", class: long ? "long" : "" }, column.name));
+    image.append(drawn("text", { x, y, "text-anchor": "middle", class: long ? "long" : "" }, column.name.replace(/^-/, "−")));
   });
   const layer = drawn("g", { "aria-hidden": "true" });
   image.append(layer);
@@ -151,5 +155,12 @@ $("graph").addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+// The tip stays beside the node that the keyboard is at, which may scroll the page to reach it.
+function scrolled() {
+  if (!document.activeElement.matches(".node:focus-visible")) unpoint();
+  else if (!$("tip").hidden) showTip(current);
+}
+
+addEventListener("scroll", scrolled, { capture: true, passive: true });
 filterChanged.push((keys) =>
   graph.nodes.forEach((node, i) => nodes[i].classList.toggle("out", !keys.has(node.key))));

@@ -27,7 +27,8 @@ function applyFilter() {
       && (stability === 0 || (card.stability ?? 0) >= stability - 1e-9)
       && (haystack(card).includes(text) || haystack(card).includes(wanted)))
     .sort((a, b) => (ascending ? value(a) - value(b) : value(b) - value(a)) || a.rank - b.rank);
-  $("count").textContent = `${matching.length} of ${report.cards.length} features`;
+  const found = `${matching.length} of ${report.cards.length} features`;
+  $("count").textContent = matching.length ? found : `No feature matches (of ${report.cards.length})`;
   $("cards").replaceChildren();
   nRendered = 0;
   renderMore();

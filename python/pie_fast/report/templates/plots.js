@@ -6,6 +6,7 @@ const CONFIG = {
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
 };
 const PAPER = 640; // pixels between the margins of A4
+const LABEL = 10.5; // pixels of a heat map's side that a feature with its name asks for
 const SMALLEST_CLUSTER = 3;
 const N_SERIES = 6; // colours of the style sheet
 const DASHES = ["solid", "dot", "dash", "dashdot"];
@@ -118,7 +119,8 @@ function clusterFrames(starts, n) {
 
 function drawSquare(box) {
   const { features, starts, squares } = report.heat;
-  const square = squares[box.dataset.square], n = features.length, few = n <= 60;
+  const square = squares[box.dataset.square], n = features.length;
+  const height = printing ? 0.9 * PAPER : box.clientHeight, few = n <= height / LABEL;
   square.rows ??= unpacked(square, n);
   const axis = {
     type: "category", showgrid: false, zeroline: false, dtick: 1, ticks: "",
@@ -132,7 +134,7 @@ function drawSquare(box) {
     hovertemplate: "%{x} and %{y}: %{z:.4f}<extra></extra>",
   };
   Plotly.react(box, [trace], layout({
-    height: printing ? 0.9 * PAPER : box.clientHeight,
+    height,
     width: printing ? PAPER : undefined,
     margin: { l: 20, r: 8, t: 8, b: 20 },
     shapes: clusterFrames(starts, n),

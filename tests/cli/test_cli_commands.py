@@ -131,7 +131,10 @@ def test_the_curve_has_the_method_of_the_run(world: World, tmp_path: Path, metho
     budgets = [point["budget"] for point in curve]
     assert budgets == [6] if method == "acdc" else [5, 6, 10, 20, 35, 50, 75, 100]
     mine = next(point for point in curve if point["budget"] == 6)
-    assert mine["mean_kl"] == pytest.approx(said.json["evaluation"]["mean_kl"], abs=1e-5)
+    evaluation = said.json["evaluation"]
+    assert mine["mean_kl"] == pytest.approx(evaluation["mean_kl"], abs=1e-5)
+    interval = evaluation["intervals"]["behavioral_fidelity"]
+    assert mine["intervals"]["fidelity"] == pytest.approx(interval, abs=1e-5)
 
 
 def test_capture_writes_a_dump(captured: tuple[Path, Outcome]) -> None:

@@ -67,7 +67,10 @@ def test_figures_are_printed_and_written(
     said = evaluated(graph, "-k", 2, "--out", tmp_path / "figures.json")
     assert said.code == 0, said.stderr
     assert "kept 2 features" in said.stdout and "baseline zero" in said.stdout
-    assert json.loads((tmp_path / "figures.json").read_text())["budget"] == 2
+    assert "[" not in said.stdout, "one prompt has no intervals"
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["budget"] == 2
+    assert set(written["prompt"]["intervals"].values()) == {None}
 
 
 BAD: list[tuple[Change, tuple[str, ...]]] = [

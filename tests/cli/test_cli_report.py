@@ -56,3 +56,8 @@ def test_what_is_no_run_is_named(demo_run: Path, tmp_path: Path) -> None:
     run_cli("compare", tmp_path, demo_run).refused("result.json", "not valid JSON")
     (tmp_path / "result.json").write_text("{}")
     run_cli("compare", tmp_path, demo_run).refused("the first result lists no features")
+    result = json.loads((demo_run / "result.json").read_text())
+    for name in ("settings", "evaluation", "features"):
+        (tmp_path / "result.json").write_text(json.dumps({**result, name: "damaged"}))
+        said = run_cli("compare", demo_run, tmp_path)
+        said.refused(tmp_path / "result.json", f"{name} is 'damaged', must be ")

@@ -119,7 +119,7 @@ def _table(run: Path, to: Target, out: Path, force: bool) -> dict[str, Any]:
     from pie_fast.outputs import check_absent
 
     check_absent(out, force=force)
-    rows = feature_rows(DiscoveredRun(run).told)
+    rows = feature_rows(DiscoveredRun(run).told, where=str(run))
     return {"file": str(write_table(out, rows, to.value)), "rows": len(rows)}
 
 

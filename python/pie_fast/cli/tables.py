@@ -57,7 +57,13 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
         f"selector {result['selector']} ({_passes(result['cost'])}); {spent:.1f} s",
         highlight=False,
     )
-    console.print(f"files: {folder / 'result.json'}, {folder / 'dump'}", highlight=False)
+    files = [folder / name for name in ("result.json", "run.toml", "dump")]
+    there = ", ".join(str(file) for file in files if file.exists())
+    console.print(f"files: {there}", highlight=False)
+    console.print(
+        f"next: pie-fast interpret {folder}, pie-fast report {folder} -o report.html",
+        highlight=False,
+    )
 
 
 def _passes(cost: Mapping[str, float]) -> str:

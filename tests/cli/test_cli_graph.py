@@ -106,6 +106,14 @@ def test_a_graph_that_does_not_fit_is_refused(
     evaluated(broken, "-k", 1).refused("broken.json", *parts)
 
 
+def test_what_is_no_graph_is_told_from_a_broken_one(
+    graph: Path, demo_run: Path, evaluated: Callable[..., Outcome]
+) -> None:
+    result, listed = demo_run / "result.json", graph.with_name("graph-metadata.json")
+    evaluated(result, "-k", 1).refused(result, "is not an attribution graph", "pie-fast export")
+    evaluated(listed, "-k", 1).refused(listed, "is not an attribution graph", "SLUG.json beside it")
+
+
 def test_a_feature_of_another_clt_is_named(
     graph: Path, tiny_folders: tuple[Path, Path], evaluated: Callable[..., Outcome]
 ) -> None:

@@ -137,5 +137,7 @@ def test_without_the_library_it_is_named(
     folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(CorpusError, match=r"the datasets library: pip install 'pie-fast\[datasets\]'"):
+    with pytest.raises(
+        CorpusError, match=r"the datasets library: pip install 'pie-fast\[datasets\]'"
+    ):
         open_corpus([f"{folder}/one"], tokenizer)

@@ -72,6 +72,10 @@ def test_discover_prints_tables_for_people(world: World, tmp_path: Path) -> None
     assert "kept 5 of" in words
     assert "none of them does more than" in words and "8 random halves" in words
     assert "errors dropped" in said.stdout
+    run = tmp_path / "run"
+    *_, files, after = said.stdout.splitlines()
+    assert files == f"files: {run / 'result.json'}, {run / 'run.toml'}, {run / 'dump'}"
+    assert after == f"next: pie-fast interpret {run}, pie-fast report {run} -o report.html"
     assert not (tmp_path / "run" / "dump" / "synergy.safetensors").exists()
 
 

@@ -59,11 +59,9 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     )
     files = [folder / name for name in ("result.json", "run.toml", "dump")]
     there = ", ".join(str(file) for file in files if file.exists())
-    console.print(f"files: {there}", highlight=False)
-    console.print(
-        f"next: pie-fast interpret {folder}, pie-fast report {folder} -o report.html",
-        highlight=False,
-    )
+    after = f"pie-fast interpret {folder}, pie-fast report {folder} -o report.html"
+    for line in (f"files: {there}", f"next: {after}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)  # to be copied
 
 
 def _passes(cost: Mapping[str, float]) -> str:

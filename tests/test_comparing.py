@@ -92,7 +92,7 @@ def test_the_interval_is_the_bootstraps() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"behavior_hash": "g"}, "behavior_hash is 'h' and 'g'"),
+        ({"behavior_hash": "g"}, "judged on different prompts"),
         ({"split": "selection"}, "split is 'held_out' and 'selection'"),
         ({"kl_direction": "circuit||model"}, "kl_direction is"),
         ({"kl_divergences": [0.1]}, "judged on 3 and 1 prompts"),
@@ -109,12 +109,18 @@ def test_other_prompts_give_no_interval(change: dict[str, Any], why: str) -> Non
 def test_runs_that_do_not_say_what_they_were_judged_on_give_no_interval() -> None:
     one = run([1])
     del one["settings"]
-    assert compare_runs(one, one).why == "behavior_hash is None and None"
+    assert compare_runs(one, one).why == "not both say which prompts they were judged on"
 
 
 def test_settings_that_differ_are_listed() -> None:
     found = compare_runs(run([1], method="auto", device="cpu"), run([1], method="single", seed=1))
     assert found.settings == {"method": ("auto", "single"), "seed": (None, 1)}
+
+
+def test_where_a_run_was_is_no_difference() -> None:
+    one = run([1], behavior_hash="g", places={"clt": "/a/clt"}, clt="/a/clt", model="/a/one")
+    other = run([1], places={"clt": "/b/clt"}, clt="/b/clt", model="/b/two")
+    assert compare_runs(one, other).settings == {"model": ("/a/one", "/b/two")}
 
 
 def test_nodes_are_told_apart_by_their_slot() -> None:
@@ -136,6 +142,7 @@ def test_nodes_are_told_apart_by_their_slot() -> None:
         (run([1], []), "at least one finite number"),
         (run([1], [float("nan")]), "at least one finite number"),
         (run([1], ["a"]), "the second result holds no KL"),
+        ({**run([1]), "settings": "a"}, "the second result's settings is 'a', must be an object"),
     ],
 )
 def test_what_is_no_run_is_refused(bad: dict[str, Any], message: str) -> None:

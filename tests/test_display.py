@@ -144,6 +144,9 @@ def test_a_discovery() -> None:
     assert "800 features by fap; behavioral fidelity 0.875 [0.8, 0.9]; completeness 0.5" in text
     assert f"label {SHOWN - 1}" in text and f"label {SHOWN}" not in text
     assert f"and {800 - SHOWN} more" in text and len(html) < 20_000
+    ranked = Discovery(set(), found[:2], {}, scores=[0.75, 0.5])._repr_html_()
+    text = Checked(ranked).text
+    assert "ranked byFAP score" in text and "L0:10.51label 1" in text
     nothing = Discovery(set(), [], {})
     assert "0 features" in Checked(nothing._repr_html_()).text
 

@@ -7,8 +7,9 @@ it is there only where both were judged on the same prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from pie_fast.errors import PieFastError
 
 N_BOOTSTRAP = 1000
 
-#: settings that say where a run was, not what it did
-_PLACES = ("device", "batch_size")
+#: settings that say where a run was, not what it did, and a hash that says nothing to people
+_UNSAID = ("device", "batch_size", "places", "behavior_hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ def compare_runs(
     Raises:
         PieFastError: One is no result of a run, or one keeps features and the other nodes.
     """
+    settings = [_settings(of, which) for of, which in ((first, "first"), (second, "second"))]
     names = [_named(result, which) for result, which in ((first, "first"), (second, "second"))]
     units = [result.get("unit", "feature") for result in (first, second)]
     if units[0] != units[1]:
@@ -102,7 +104,7 @@ def compare_runs(
     every = {*names[0], *names[1]}
     kl = [_divergences(result, which) for result, which in ((first, "first"), (second, "second"))]
     fidelity = [float(_fidelity(values.mean())) for values in kl]
-    why = _why_not_paired(first, second)
+    why = _why_not_paired(settings, (first["evaluation"], second["evaluation"]))
     return Comparison(
         n_first=len(names[0]),
         n_second=len(names[1]),
@@ -117,8 +119,15 @@ def compare_runs(
         difference=fidelity[1] - fidelity[0],
         interval=None if why else _interval(kl[0], kl[1], seed),
         why=why,
-        settings=_differing(first.get("settings", {}), second.get("settings", {})),
+        settings=_differing(*settings),
     )
+
+
+def _settings(result: Mapping[str, Any], which: str) -> Mapping[str, Any]:
+    found = result.get("settings", {})
+    if not isinstance(found, Mapping):
+        raise PieFastError(f"the {which} result's settings is {found!r}, must be an object")
+    return found
 
 
 def _named(result: Mapping[str, Any], which: str) -> list[str]:
@@ -149,14 +158,19 @@ def _divergences(result: Mapping[str, Any], which: str) -> NDArray[np.float64]:
     return found
 
 
-def _why_not_paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+def _why_not_paired(
+    settings: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]
+) -> str | None:
     """What keeps the KLs of two runs from being of the same prompts and of one meaning."""
-    settings = [result.get("settings", {}) for result in (first, second)]
-    evaluated = [result["evaluation"] for result in (first, second)]
-    asked = [("behavior_hash", *settings), ("split", *evaluated), ("kl_direction", *evaluated)]
-    for name, one, other in asked:
-        if one.get(name) is None or one.get(name) != other.get(name):
-            return f"{name} is {one.get(name)!r} and {other.get(name)!r}"
+    hashes = [of.get("behavior_hash") for of in settings]
+    if None in hashes:
+        return "not both say which prompts they were judged on"
+    if hashes[0] != hashes[1]:
+        return "judged on different prompts"
+    for name in ("split", "kl_direction"):
+        one, other = (of.get(name) for of in evaluated)
+        if one is None or one != other:
+            return f"{name} is {one!r} and {other!r}"
     numbers = [len(one["kl_divergences"]) for one in evaluated]
     if numbers[0] != numbers[1]:
         return f"judged on {numbers[0]} and {numbers[1]} prompts"
@@ -188,9 +202,14 @@ def _spearman(moved: list[Moved]) -> float | None:
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    names = dict.fromkeys([*first, *second])
+    pairs = {name: (first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])}
     return {
-        name: (first.get(name), second.get(name))
-        for name in names
-        if name not in _PLACES and first.get(name) != second.get(name)
+        name: pair
+        for name, pair in pairs.items()
+        if name not in _UNSAID and _unplaced(pair[0]) != _unplaced(pair[1])
     }
+
+
+def _unplaced(value: Any) -> Any:
+    """The last part of an absolute path, which two machines have at different places."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

@@ -263,7 +263,7 @@ class _Stages(Selecting):
             )
         return found.to_dict()
 
-    def curves(self) -> dict[str, list[dict[str, float | None]]]:
+    def curves(self) -> dict[str, list[dict[str, Any]]]:
         """Fidelity over budgets of every selector; of nodes, of those that ran on nodes."""
         orders: dict[str, list[int]] = {}
         if self.plan.unit == "feature":
@@ -284,7 +284,7 @@ class _Stages(Selecting):
 
     def _curve(
         self, orders: dict[str, list[int]], budgets: list[int]
-    ) -> dict[str, list[dict[str, float | None]]]:
+    ) -> dict[str, list[dict[str, Any]]]:
         if not orders:
             return {}
         with self.reporter.stage("curve") as advance:
@@ -297,6 +297,7 @@ class _Stages(Selecting):
                 switches=self.switches,
                 mean_of=self.behavior.selection,
                 batch_size=self._without_gradient,
+                seed=self.plan.options.seed,
                 progress=advance,
                 slots=self.slots,
             )

@@ -6,6 +6,7 @@ Reading the result needs no torch; `load` does.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,6 +40,11 @@ _NEEDED = {
 }
 
 
+#: what else a result's fields are, where they are there
+_OBJECTS = ("settings", "evaluation", "ablation")
+_LISTS = ("features", "interpretations")
+
+
 @dataclass(frozen=True)
 class DiscoveredRun:
     """A folder that `discover` made.
@@ -59,12 +65,17 @@ class DiscoveredRun:
         """What the result holds.
 
         Raises:
-            PieFastError: There is none, or it is no JSON object.
+            PieFastError: There is none, it is no JSON object, or a field of it is of another
+                type.
         """
         try:
-            return _object(self.file)
+            found = _object(self.file)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise PieFastError(f"{self.folder} is not a run: it has no {RESULT}") from error
+        for name in (*_OBJECTS, *_LISTS):
+            if found.get(name) is not None:
+                _check(self.file, name, found[name])
+        return found
 
     @cached_property
     def told(self) -> Mapping[str, Any]:
@@ -76,9 +87,8 @@ class DiscoveredRun:
         more = self.folder / INTERPRETATION
         if not more.exists():
             return self.result
-        found = _object(more).get("interpretations")
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise PieFastError(f"{more}: interpretations is not a list of objects")
+        found: Any = _object(more).get("interpretations")
+        _check(more, "interpretations", found)
         known = self.result.get("interpretations") or []
         return {**self.result, "interpretations": [*known, *found]}  # the last one counts
 
@@ -89,9 +99,8 @@ class DiscoveredRun:
         Raises:
             PieFastError: There is no result, or it lacks a setting.
         """
-        settings = self.result.get("settings")
-        if not isinstance(settings, dict):
-            raise PieFastError(f"{self.file}: settings is {settings!r}, must be an object")
+        settings: Any = self.result.get("settings")
+        _check(self.file, "settings", settings)
         for name, kind in _NEEDED.items():
             if not isinstance(settings.get(name), kind):
                 raise PieFastError(
@@ -182,6 +191,14 @@ class DiscoveredRun:
         found = places.get(name) if isinstance(places, dict) else None
         here = isinstance(found, str) and Path(found).exists()
         return str(found if here else self.settings[name])
+
+
+def _check(path: Path, name: str, value: Any) -> None:
+    """Whether a field is an object, or a list of objects."""
+    objects = [value] if name in _OBJECTS else value
+    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+        kind = "an object" if name in _OBJECTS else "a list of objects"
+        raise PieFastError(f"{path}: {name} is {reprlib.repr(value)}, must be {kind}")
 
 
 def _object(path: Path) -> dict[str, Any]:

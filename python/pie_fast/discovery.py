@@ -19,6 +19,8 @@ class Discovery(dict[str, Any]):
         regime: ``"strict"``, ``"moderate"`` or ``"relaxed"`` (``method="paper"``), else
             ``"chosen"``.
         settings: Every option of the run, circuit switches included.
+        scores: What each feature was ranked by (``settings["rank_by"]``), in the order of
+            selection; None where that is not kept.
         pool_size: How many candidates the selector saw.
         n_interpreted: How many features were interpreted.
     """
@@ -26,6 +28,7 @@ class Discovery(dict[str, Any]):
     selector: str
     regime: str
     settings: dict[str, Any]
+    scores: list[float] | None = None
     pool_size: int
     n_interpreted: int
 

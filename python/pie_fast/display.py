@@ -64,11 +64,16 @@ def discovery(result: Discovery) -> str:
             told.append(
                 f"{key.replace('_', ' ')} {_number(evaluation[key])}{_spread(intervals.get(key))}"
             )
+    head = ["", "feature", "FAP score", "what it does"]
     rows = [
         [_text(rank), _text(one.feature), _number(one.fap_score), _text(one.label)]
         for rank, one in enumerate(found)
     ]
-    table = _table(["", "feature", "FAP score", "what it does"], rows, left=(1, 3))
+    if result.scores is not None:
+        head.insert(2, "ranked by")
+        for row, score in zip(rows, result.scores, strict=True):
+            row.insert(2, _number(score))
+    table = _table(head, rows, left=(1, len(head) - 1))
     return _box(["; ".join(told), table])
 
 

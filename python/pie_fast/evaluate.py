@@ -87,7 +87,8 @@ def evaluate_circuit(
     Returns:
         `behavioral_fidelity`, `kl_divergences` (one a prompt) and `mean_kl` in `kl_direction`,
         the same with `_reverse` in the other, `faithfulness`, ... with `intervals` (95%,
-        bootstrap over prompts), and under `error_keep` / `error_drop` the summary of each.
+        bootstrap over prompts; None of a single prompt), and under `error_keep` / `error_drop` the
+        summary of each.
     """
     if kl_direction not in ("model||circuit", "circuit||model"):
         raise PieFastError(
@@ -182,7 +183,7 @@ def _half(progress: Progress, before: int) -> Progress:
 def summarize(
     measured: Measured, *, kl_direction: str = "model||circuit", seed: int = 0
 ) -> dict[str, Any]:
-    """Means and 95% bootstrap intervals of one circuit's figures."""
+    """Means and 95% bootstrap intervals of one circuit's figures; None of a single prompt."""
     kl, reverse = measured.kl, measured.kl_reverse
     if kl_direction != "model||circuit":
         kl, reverse = reverse, kl
@@ -197,10 +198,8 @@ def summarize(
             measured.metric_without,
         ]
     )
-    n_prompts = rows.shape[1]
-    draws = np.random.default_rng(seed).integers(0, n_prompts, (N_BOOTSTRAP, n_prompts))
     point = _figures(rows.mean(1))
-    spread = [_figures(rows[:, draw].mean(1)) for draw in draws]
+    spread = [_figures(rows[:, draw].mean(1)) for draw in _draws(rows.shape[1], seed)]
     intervals = {key: _interval([s[key] for s in spread]) for key in point}
     return {
         **point,
@@ -225,19 +224,23 @@ def fidelity_curve(
     switches: Switches,
     mean_of: Sequence[Prompt] = (),
     batch_size: int = 64,
+    seed: int = 0,
     progress: Progress | None = None,
     slots: Slots | None = None,
-) -> dict[str, list[dict[str, float | None]]]:
+) -> dict[str, list[dict[str, Any]]]:
     """Fidelity over budgets for several selectors.
 
     Args:
         orders: Selector -> global feature ids, best first; a budget takes the first of them.
             Ids of nodes where there are slots.
         budgets: Those above the length of an order are left out for it.
+        seed: Of the bootstrap, as of `evaluate_circuit`: equal circuits have equal intervals.
         slots: As of `evaluate_circuit`.
 
     Returns:
-        Selector -> `[{"budget", "fidelity", "mean_kl", "faithfulness"}]`.
+        Selector -> `[{"budget", "fidelity", "mean_kl", "faithfulness", "intervals"}]`, where
+        `intervals` has those of `fidelity` and `mean_kl`: `[low, high]`, 95%, bootstrap over
+        prompts, or None of a single prompt.
     """
     points = [(name, k) for name, order in orders.items() for k in budgets if k <= len(order)]
     found = measure(
@@ -252,8 +255,10 @@ def fidelity_curve(
         progress=progress,
         slots=slots,
     )
-    curves: dict[str, list[dict[str, float | None]]] = {name: [] for name in orders}
+    draws = _draws(len(prompts), seed)
+    curves: dict[str, list[dict[str, Any]]] = {name: [] for name in orders}
     for (name, k), measured in zip(points, found, strict=True):
+        spread = measured.kl[draws].mean(1).tolist()
         whole = measured.metric_model.mean() - measured.metric_empty.mean()
         gained = measured.metric.mean() - measured.metric_empty.mean()
         curves[name].append(
@@ -262,6 +267,10 @@ def fidelity_curve(
                 "fidelity": fidelity(float(measured.kl.mean())),
                 "mean_kl": float(measured.kl.mean()),
                 "faithfulness": float(gained / whole) if whole else None,
+                "intervals": {
+                    "fidelity": _interval([fidelity(kl) for kl in spread]),
+                    "mean_kl": _interval(spread),
+                },
             }
         )
     return curves
@@ -284,9 +293,16 @@ def _figures(means: NDArray[np.float64]) -> dict[str, float | None]:
     }
 
 
+def _draws(n_prompts: int, seed: int) -> NDArray[np.int64]:
+    """Prompts drawn with replacement, `[n_draws, n_prompts]`; a single one has no spread."""
+    n_draws = N_BOOTSTRAP if n_prompts > 1 else 0
+    return np.random.default_rng(seed).integers(0, n_prompts, (n_draws, n_prompts))
+
+
 def _interval(values: Sequence[float | None]) -> list[float] | None:
+    """The middle 95% of a bootstrap; None without draws, or where one has no value."""
     known = [v for v in values if v is not None]
-    if len(known) < len(values):
+    if not known or len(known) < len(values):
         return None
     low, high = np.quantile(np.asarray(known), [0.025, 0.975])
     return [float(low), float(high)]

@@ -60,7 +60,7 @@ def check_new_folder(path: Path, *, force: bool, resume: bool) -> None:
     Raises:
         OutputExistsError: Naming the path, and what to do.
     """
-    check_absent(path, force=force, or_else=", or give another --out")
+    check_absent(path, force=force, or_else=", or give another --out", folder=True)
     # An empty folder has nothing to lose.
     if path.exists() and not _is_run(path) and (path.is_file() or any(path.iterdir())):
         raise OutputExistsError(
@@ -74,12 +74,20 @@ def check_new_folder(path: Path, *, force: bool, resume: bool) -> None:
         )
 
 
-def check_absent(path: Path, *, force: bool, or_else: str = "") -> None:
+def check_absent(path: Path, *, force: bool, or_else: str = "", folder: bool = False) -> None:
     """Refuse to write where something is, unless it is to be replaced.
+
+    Args:
+        path: A file to be, or a folder.
+        force: Replace what is there; a file never replaces a folder.
+        or_else: What else to do, for the error.
+        folder: `path` is a folder to be.
 
     Raises:
         OutputExistsError: Naming the path.
     """
+    if path.is_dir() and not folder:
+        raise OutputExistsError(f"{path} is a folder; give the name of a file")
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists; use --force to replace it{or_else}")
 

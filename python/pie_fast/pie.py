@@ -352,6 +352,7 @@ def pie_circuit_discovery(
         selector=selector,
         regime=regime,
         settings={**settings.to_dict(), **circuit.switches},
+        scores=[pool[feature] for feature in kept],
         pool_size=len(pool),
         n_interpreted=len(interpretations),
     )

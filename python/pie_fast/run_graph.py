@@ -22,6 +22,7 @@ from pie_fast.behaviors.drafting import encode
 from pie_fast.discovered_run import DiscoveredRun
 from pie_fast.errors import PieFastError
 from pie_fast.exchange import Graph, PromptText, circuit_graph, prune_links
+from pie_fast.exchange.checked import Record
 from pie_fast.interpret.node_edges import node_edges
 from pie_fast.interpret.vocabulary import Vocabulary
 from pie_fast.model import Switches, make_batch
@@ -52,7 +53,7 @@ class GraphChoices:
         metric: What effects are on; None: the run's, and `logit` of a text.
         edge_share: Links are kept that carry this share of all influence, the strongest first.
         slug: The graph's name; None: the behaviour and the prompt's number.
-        scan: By which viewers find pages of features; None: the CLT's name.
+        scan: By which viewers find pages of features; None: the CLT's hub id or folder name.
 
     Raises:
         PieFastError: `edge_share` is not above 0 and at most 1.
@@ -100,6 +101,7 @@ def graph_of_run(
         BehaviorError: A text that the model cannot read, or a metric without a gradient here.
     """
     features, _ = run.features
+    labels = _labels(run)
     with reporter.stage("load"):
         loaded = run.load(model, clt, device)
         if choices.text is None:
@@ -115,14 +117,13 @@ def graph_of_run(
         told = _prompt_text(loaded, prompt, metric)
     if not edges.features:
         raise PieFastError("no feature of the circuit is active on the prompt; choose another one")
-    read = read_run(run.folder)
     graph = circuit_graph(
         edges,
         told,
         slug=choices.slug_of(run),
-        scan=choices.scan or loaded.clt.name,
-        labels={f: _short(str(read.interpretations[str(f)].get("label", ""))) for f in features},
-        groups=_groups(read, features),
+        scan=choices.scan or _named(loaded.clt.name),
+        labels=labels,
+        groups=_groups(read_run(run.folder), features),
         info=_info(loaded, metric, choices.edge_share),
     )
     return prune_links(graph, choices.edge_share)
@@ -179,6 +180,20 @@ def _probabilities(loaded: ReplacementModel, prompt: Prompt) -> NDArray[np.float
     return found
 
 
+def _labels(run: DiscoveredRun) -> dict[FeatureId, str]:
+    """What each feature does; `interpretation.json` goes before `result.json`."""
+    told = Record(str(run.folder), run.told).records("interpretations")
+    return {
+        FeatureId(one.integer("layer"), one.integer("index")): _short(one.text("label", default=""))
+        for one in told
+    }
+
+
+def _named(place: str) -> str:
+    """The last part of a local folder's path, which means nothing elsewhere; a hub id is whole."""
+    return Path(place).resolve().name if Path(place).exists() else place
+
+
 def _short(label: str) -> str:
     """When a feature fires; what it raises and lowers, and how well the rule fits, are left out."""
     text = re.split(r"; | \[AP ", label, maxsplit=1)[0]
@@ -202,8 +217,8 @@ def _info(loaded: ReplacementModel, metric: str, edge_share: float) -> dict[str,
         "info": {
             "description": f"Features of a circuit, and their direct effects on {metric}.",
             "generator": {"name": "pie-fast", "version": __version__},
-            "transcoder_set": loaded.clt.name,
+            "transcoder_set": _named(loaded.clt.name),
         },
-        "generation_settings": {"metric": metric, "model": loaded.host.name},
+        "generation_settings": {"metric": metric, "model": _named(loaded.host.name)},
         "pruning_settings": {"node_threshold": 1.0, "edge_threshold": edge_share},
     }

@@ -47,7 +47,10 @@ class Written(NamedTuple):
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write ``path`` through a sibling temporary file that is renamed when it is on disk.
 
-    Whatever goes wrong, ``path`` is what it was, or is whole.
+    Whatever goes wrong, ``path`` is what it was, or is whole, and errors name it.
+
+    Raises:
+        OSError: The folder is not there, ``path`` is a folder, the disk is full, ...
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -57,9 +60,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
 
 

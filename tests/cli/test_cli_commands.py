@@ -72,6 +72,10 @@ def test_discover_prints_tables_for_people(world: World, tmp_path: Path) -> None
     assert "kept 5 of" in words
     assert "none of them does more than" in words and "8 random halves" in words
     assert "errors dropped" in said.stdout
+    run = tmp_path / "run"
+    *_, files, after = said.stdout.splitlines()
+    assert files == f"files: {run / 'result.json'}, {run / 'run.toml'}, {run / 'dump'}"
+    assert after == f"next: pie-fast interpret {run}, pie-fast report {run} -o report.html"
     assert not (tmp_path / "run" / "dump" / "synergy.safetensors").exists()
 
 
@@ -131,7 +135,10 @@ def test_the_curve_has_the_method_of_the_run(world: World, tmp_path: Path, metho
     budgets = [point["budget"] for point in curve]
     assert budgets == [6] if method == "acdc" else [5, 6, 10, 20, 35, 50, 75, 100]
     mine = next(point for point in curve if point["budget"] == 6)
-    assert mine["mean_kl"] == pytest.approx(said.json["evaluation"]["mean_kl"], abs=1e-5)
+    evaluation = said.json["evaluation"]
+    assert mine["mean_kl"] == pytest.approx(evaluation["mean_kl"], abs=1e-5)
+    interval = evaluation["intervals"]["behavioral_fidelity"]
+    assert mine["intervals"]["fidelity"] == pytest.approx(interval, abs=1e-5)
 
 
 def test_capture_writes_a_dump(captured: tuple[Path, Outcome]) -> None:

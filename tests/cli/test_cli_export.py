@@ -37,6 +37,8 @@ def exported(run: Path, out: Path, *args: object) -> Graph:
     assert path.parent == out and check_graph(json.loads(path.read_text())) == ()
     graph = read_graph(path)
     assert said["nodes"] == len(graph.nodes) and said["links"] == len(graph.links)
+    assert said["feature_nodes"] == len(graph.features)
+    assert said["features"] == len({(node.layer, node.index) for node in graph.features})
     return graph
 
 
@@ -54,7 +56,9 @@ def test_a_prompt_becomes_a_graph_of_the_circuit(demo_run: Path, tmp_path: Path)
     target = graph.target
     assert target is not None and " over " in target.label and "(p=0." in target.label
     assert target.label.split('"')[1] in graph.prompt_tokens
-    assert graph.info["generation_settings"]["metric"] == "logit-diff"  # type: ignore[index]
+    settings = {"metric": "logit-diff", "model": "model"}
+    assert graph.info["generation_settings"] == settings, "folders by their names"
+    assert graph.scan == graph.info["info"]["transcoder_set"] == "clt"  # type: ignore[index]
     index = json.loads((tmp_path / "data" / "graph-metadata.json").read_text())
     assert [entry["slug"] for entry in index["graphs"]] == ["ioi-3"]
 
@@ -161,6 +165,34 @@ def test_bad_input_is_refused(run: Path, tmp_path: Path) -> None:
     run_cli(*table, "--model", "x").refused("--model is of graphs")
     run_cli("export", tmp_path, "--to", "csv", "-o", tmp_path / "t.csv").refused("is not a run")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ioi"]
+
+
+def test_a_damaged_interpretation_is_named(run: Path, tmp_path: Path) -> None:
+    forms = (("csv", tmp_path / "t.csv"), ("circuit-tracer", tmp_path / "data"))
+    file = run / "interpretation.json"
+    for content in ({}, {"interpretations": "a"}, {"interpretations": [1]}):
+        file.write_text(json.dumps(content))
+        for to, out in forms:
+            said = run_cli("export", run, "--to", to, "-o", out)
+            said.refused(file, "interpretations is ", "must be a list of objects")
+    file.write_text(json.dumps({"interpretations": [{"layer": "1", "index": 0}]}))
+    for to, out in forms:
+        run_cli("export", run, "--to", to, "-o", out).refused(run, "field 'layer' is '1'")
+    file.unlink()
+    for name in ("interpretations", "ablation"):
+        damaged = {**result(run), name: "damaged"}
+        (run / "result.json").write_text(json.dumps(damaged))
+        said = run_cli("export", run, "--to", "csv", "-o", tmp_path / "t.csv")
+        said.refused(run / "result.json", f"{name} is 'damaged'")
+
+
+def test_nodes_and_features_are_counted_apart(demo_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    said = run_cli("export", demo_run, "--to", "circuit-tracer", "-o", out)
+    graph = read_graph(out / "ioi-0.json")
+    kept = {(node.layer, node.index) for node in graph.features}
+    assert len(kept) < len(graph.features)
+    assert f"{len(graph.features)} feature nodes of {len(kept)} features, " in said.stdout
 
 
 def test_what_is_there_is_kept_without_force(demo_run: Path, tmp_path: Path) -> None:

@@ -67,7 +67,10 @@ def test_figures_are_printed_and_written(
     said = evaluated(graph, "-k", 2, "--out", tmp_path / "figures.json")
     assert said.code == 0, said.stderr
     assert "kept 2 features" in said.stdout and "baseline zero" in said.stdout
-    assert json.loads((tmp_path / "figures.json").read_text())["budget"] == 2
+    assert "[" not in said.stdout, "one prompt has no intervals"
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["budget"] == 2
+    assert set(written["prompt"]["intervals"].values()) == {None}
 
 
 BAD: list[tuple[Change, tuple[str, ...]]] = [
@@ -101,6 +104,14 @@ def test_a_graph_that_does_not_fit_is_refused(
     broken = tmp_path / "broken.json"
     broken.write_text(json.dumps(document))
     evaluated(broken, "-k", 1).refused("broken.json", *parts)
+
+
+def test_what_is_no_graph_is_told_from_a_broken_one(
+    graph: Path, demo_run: Path, evaluated: Callable[..., Outcome]
+) -> None:
+    result, listed = demo_run / "result.json", graph.with_name("graph-metadata.json")
+    evaluated(result, "-k", 1).refused(result, "is not an attribution graph", "pie-fast export")
+    evaluated(listed, "-k", 1).refused(listed, "is not an attribution graph", "SLUG.json beside it")
 
 
 def test_a_feature_of_another_clt_is_named(

@@ -23,6 +23,17 @@ def test_a_report_is_written_in_either_form(demo_run: Path, tmp_path: Path) -> N
     run_cli("report", tmp_path, "-o", tmp_path / "x.html").refused("result.json")
 
 
+def test_a_page_that_cannot_be_written_is_named(demo_run: Path, tmp_path: Path) -> None:
+    for more in ((), ("--force",)):
+        said = run_cli("report", demo_run, "-o", tmp_path, *more)
+        said.refused(f"{tmp_path} is a folder; give the name of a file")
+        assert "--force" not in said.stderr
+    page = tmp_path / "none" / "page.html"
+    said = run_cli("report", demo_run, "-o", page)
+    said.refused(f"{page}: No such file or directory")
+    assert ".tmp" not in said.stderr
+
+
 def test_two_runs_are_compared(demo_run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(demo_run, tmp_path / "other"))
     content = json.loads((other / "result.json").read_text())
@@ -56,3 +67,8 @@ def test_what_is_no_run_is_named(demo_run: Path, tmp_path: Path) -> None:
     run_cli("compare", tmp_path, demo_run).refused("result.json", "not valid JSON")
     (tmp_path / "result.json").write_text("{}")
     run_cli("compare", tmp_path, demo_run).refused("the first result lists no features")
+    result = json.loads((demo_run / "result.json").read_text())
+    for name in ("settings", "evaluation", "features"):
+        (tmp_path / "result.json").write_text(json.dumps({**result, name: "damaged"}))
+        said = run_cli("compare", demo_run, tmp_path)
+        said.refused(tmp_path / "result.json", f"{name} is 'damaged', must be ")

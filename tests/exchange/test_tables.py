@@ -101,12 +101,36 @@ def test_what_is_no_table_is_refused(
 
 
 def test_results_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(PieFastError, match="no list of features"):
+    with pytest.raises(PieFastError, match="field 'features' is missing"):
         feature_rows({})
     of = result()
     of["ablation"]["mean_effect"] = [0.1]
-    with pytest.raises(PieFastError, match="1 values of ablation, must have 2"):
+    with pytest.raises(
+        PieFastError, match=r"'mean_effect' is \[0.1\], must be a list of 2 numbers"
+    ):
         feature_rows(of)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": "a"}, "run: field 'features' is 'a', must be a list of objects"),
+        ({"features": [{"layer": 1}]}, "run, features 0: field 'index' is missing"),
+        ({"interpretations": "a"}, "run: field 'interpretations' is 'a'"),
+        ({"interpretations": [{"layer": "0"}]}, "interpretations 0: field 'layer' is '0'"),
+        ({"promoted": [{}]}, "interpretations 0, promoted 0: field 'token' is missing"),
+        ({"quality": {"m": 1}}, "interpretations 0, quality: field 'm' is 1, must be an object"),
+        ({"quality": {"m": {"value": "b"}}}, "quality, m: field 'value' is 'b'"),
+        ({"ablation": "a"}, "run: field 'ablation' is 'a', must be an object"),
+        ({"ablation": {}}, "run, ablation: field 'mean_effect' is missing"),
+    ],
+)
+def test_a_damaged_field_is_named(change: dict[str, Any], message: str) -> None:
+    of = result()
+    target = of if of.keys() & change.keys() else of["interpretations"][0]
+    target.update(change)
+    with pytest.raises(PieFastError, match=message):
+        feature_rows(of, where="run")
 
 
 def test_parquet_without_pyarrow_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

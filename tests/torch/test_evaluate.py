@@ -157,6 +157,32 @@ def test_curves_take_the_first_features_of_an_order(tiny_model: ReplacementModel
     assert curves["even"][2]["mean_kl"] == float(alone.kl.mean())
 
 
+def test_points_of_curves_have_the_intervals_of_their_circuits(
+    tiny_model: ReplacementModel,
+) -> None:
+    prompts = random_prompts(6)
+    how = {"metric": "logit-diff", "switches": SWITCHES, "seed": 3}
+    (point,) = fidelity_curve(tiny_model, {"even": KEPT}, [20], prompts, **how)["even"]
+    alone = evaluate_circuit(tiny_model, KEPT[:20], prompts, **how)["intervals"]
+    assert point["intervals"]["mean_kl"] == pytest.approx(alone["mean_kl"], rel=1e-12)
+    assert point["intervals"]["fidelity"] == pytest.approx(alone["behavioral_fidelity"], rel=1e-12)
+    for key, (low, high) in point["intervals"].items():
+        assert low < point[key] < high
+    assert json.loads(json.dumps(point, allow_nan=False)) == point
+    how["seed"] = 4
+    (other,) = fidelity_curve(tiny_model, {"even": KEPT}, [20], prompts, **how)["even"]
+    assert other["mean_kl"] == point["mean_kl"] and other["intervals"] != point["intervals"]
+
+
+def test_a_single_prompt_has_no_intervals(tiny_model: ReplacementModel) -> None:
+    how = {"metric": "logit-diff", "switches": SWITCHES}
+    found = evaluate_circuit(tiny_model, KEPT, random_prompts(1), **how)
+    assert set(found["intervals"].values()) == {None}
+    assert found["intervals"].keys() >= {"behavioral_fidelity", "mean_kl", "faithfulness"}
+    (point,) = fidelity_curve(tiny_model, {"even": KEPT}, [20], random_prompts(1), **how)["even"]
+    assert point["intervals"] == {"fidelity": None, "mean_kl": None}
+
+
 def test_progress_counts_to_the_end(tiny_model: ReplacementModel) -> None:
     told: list[tuple[int, int]] = []
     prompts = random_prompts(5)

@@ -59,7 +59,7 @@ def _moved(found: Comparison) -> Table:
     if len(moved) > _SHOWN:
         title += f", the {_SHOWN} that moved most"
     table = Table(title=title)
-    for name in ("feature", "rank in 1", "rank in 2", "down by"):
+    for name in ("feature", "rank in 1", "rank in 2", "moved"):
         table.add_column(name, justify="left" if name == "feature" else "right")
     for one in moved[:_SHOWN]:
         table.add_row(one.feature, str(one.rank_first), str(one.rank_second), f"{one.by:+d}")

@@ -102,8 +102,17 @@ def export(
     if as_json:
         print_json(summary)
     else:
-        what = ", ".join(f"{n} {name}" for name, n in summary.items() if isinstance(n, int))
-        typer.echo(f"{what} written to {summary['file']}")
+        typer.echo(f"{_counted(summary)} written to {summary['file']}")
+
+
+def _counted(summary: dict[str, Any]) -> str:
+    if "rows" in summary:
+        return f"{summary['rows']} rows"
+    return (
+        f"{summary['nodes']} nodes, {summary['feature_nodes']} feature nodes of "
+        f"{summary['features']} features, {summary['links']} links, "
+        f"{summary['supernodes']} supernodes"
+    )
 
 
 def _refuse(to: Target, **of_graphs: object) -> None:
@@ -119,7 +128,7 @@ def _table(run: Path, to: Target, out: Path, force: bool) -> dict[str, Any]:
     from pie_fast.outputs import check_absent
 
     check_absent(out, force=force)
-    rows = feature_rows(DiscoveredRun(run).told)
+    rows = feature_rows(DiscoveredRun(run).told, where=str(run))
     return {"file": str(write_table(out, rows, to.value)), "rows": len(rows)}
 
 
@@ -139,7 +148,8 @@ def _graph(
         "file": str(write_graph(out, graph)),
         "slug": graph.slug,
         "nodes": len(graph.nodes),
-        "features": len(graph.features),
+        "feature_nodes": len(graph.features),
+        "features": len({(node.layer, node.index) for node in graph.features}),
         "links": len(graph.links),
         "supernodes": len(graph.supernodes),
         # circuit-tracer's own pages draw only the supernodes that stand in the address

@@ -96,7 +96,7 @@ def capture(
     from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
 
     if not resume:
-        check_absent(out, force=force, or_else=", or --resume to go on with it")
+        check_absent(out, force=force, or_else=", or --resume to go on with it", folder=True)
     how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
     if not ignore_estimate:
         check_loadable(how)

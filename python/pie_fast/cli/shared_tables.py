@@ -60,8 +60,9 @@ def _behaviors(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _fidelity(figures: Mapping[str, Any]) -> str:
-    low, high = figures["intervals"]["behavioral_fidelity"]
-    return f"{figures['behavioral_fidelity']:.3f} [{low:.3f}, {high:.3f}]"
+    interval = figures["intervals"]["behavioral_fidelity"]
+    spread = "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{figures['behavioral_fidelity']:.3f}{spread}"
 
 
 def _front(points: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:

@@ -57,7 +57,11 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
         f"selector {result['selector']} ({_passes(result['cost'])}); {spent:.1f} s",
         highlight=False,
     )
-    console.print(f"files: {folder / 'result.json'}, {folder / 'dump'}", highlight=False)
+    files = [folder / name for name in ("result.json", "run.toml", "dump")]
+    there = ", ".join(str(file) for file in files if file.exists())
+    after = f"pie-fast interpret {folder}, pie-fast report {folder} -o report.html"
+    for line in (f"files: {there}", f"next: {after}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)  # to be copied
 
 
 def _passes(cost: Mapping[str, float]) -> str:

@@ -64,8 +64,14 @@ def graph_from_dict(document: Any, *, where: str = "graph") -> Graph:
     """
     if not isinstance(document, Mapping):
         raise DumpError(f"{where}: expected an object with metadata, nodes and links")
-    top = Record(where, document)
-    for name in ("metadata", "nodes", "links"):
+    top, needed = Record(where, document), ("metadata", "nodes", "links")
+    if document.keys().isdisjoint(needed):
+        listed = " beside it, which it lists" if "graphs" in document else ""
+        raise DumpError(
+            f"{where} is not an attribution graph (it has no {', '.join(needed)}); give a "
+            f"SLUG.json{listed or ', as `pie-fast export --to circuit-tracer` writes it'}"
+        )
+    for name in needed:
         if document.get(name) is None:
             top.refuse(name, "there")
     metadata, q_params = top.mapping("metadata"), top.mapping("qParams")

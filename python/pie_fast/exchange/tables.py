@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pie_fast.errors import PieFastError
+from pie_fast.exchange.checked import Record
 from pie_fast.storage import replacing
 
 Row = dict[str, Any]
@@ -33,11 +34,12 @@ _OF_INTERPRETATION = (
 _OF_ABLATION = {"ablation": "mean_effect", "ablation_abs": "mean_abs_effect"}
 
 
-def feature_rows(result: Mapping[str, Any]) -> list[Row]:
+def feature_rows(result: Mapping[str, Any], *, where: str = "the result") -> list[Row]:
     """A run's features as rows, in the order in which they were selected.
 
     Args:
         result: What a run's `result.json` holds.
+        where: What errors call it.
 
     Returns:
         Rows with the same keys, None where something is not known: `feature`, `layer`, `index`,
@@ -46,20 +48,20 @@ def feature_rows(result: Mapping[str, Any]) -> list[Row]:
         column a measure; then their ablations.
 
     Raises:
-        PieFastError: The result lists no features, or ablations of another number of them.
+        PieFastError: The result lists no features, a field is of another type, or there are
+            ablations of another number of features.
     """
-    features = result.get("features")
-    if not isinstance(features, Sequence):
-        raise PieFastError("the result has no list of features; it must be of a whole run")
-    told = {
-        (one.get("layer"), one.get("index")): one for one in result.get("interpretations") or ()
-    }
-    ablated = _ablations(result, len(features))
+    whole = Record(where, result)
+    if result.get("features") is None:
+        whole.refuse("features", "a list, as a whole run has it")
+    features = [(_place(listed), listed.fields) for listed in whole.records("features")]
+    told = {_place(one): _interpreted(one) for one in whole.records("interpretations")}
+    unknown = _interpreted(Record(where, {}))
+    ablated = _ablations(whole, len(features))
     rows = []
-    for place, listed in enumerate(features):
-        row = {"feature": f"L{listed['layer']}:{listed['index']}", **listed}
-        row |= _interpreted(told.get((listed["layer"], listed["index"]), {}))
-        row |= {name: values[place] for name, values in ablated.items()}
+    for number, ((layer, index), listed) in enumerate(features):
+        row = {"feature": f"L{layer}:{index}", **listed, **told.get((layer, index), unknown)}
+        row |= {name: values[number] for name, values in ablated.items()}
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return [{name: row.get(name) for name in names} for row in rows]
@@ -107,21 +109,30 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | int)
 
 
-def _interpreted(one: Mapping[str, Any]) -> Row:
-    row = {name: one.get(name) for name in _OF_INTERPRETATION}
+def _place(one: Record) -> tuple[int, int]:
+    return one.integer("layer"), one.integer("index")
+
+
+def _interpreted(one: Record) -> Row:
+    row = {name: one.fields.get(name) for name in _OF_INTERPRETATION}
     for name in ("promoted", "suppressed"):
-        row[name] = " ".join(json.dumps(t["token"], ensure_ascii=False) for t in one.get(name, ()))
-    return row | {name: measure["value"] for name, measure in one.get("quality", {}).items()}
+        tokens = (effect.text("token") for effect in one.records(name))
+        row[name] = " ".join(json.dumps(token, ensure_ascii=False) for token in tokens)
+    quality = one.mapping("quality")
+    measures = {name: quality.mapping(name) for name in quality.fields}
+    return row | {name: found.number("value", optional=True) for name, found in measures.items()}
 
 
-def _ablations(result: Mapping[str, Any], n: int) -> dict[str, Sequence[float]]:
-    ablation = result.get("ablation")
-    if ablation is None:
+def _ablations(result: Record, n: int) -> dict[str, Sequence[float]]:
+    if result.fields.get("ablation") is None:
         return {}
-    found = {name: ablation[key] for name, key in _OF_ABLATION.items()}
-    for name, values in found.items():
-        if len(values) != n:
-            raise PieFastError(f"the result has {len(values)} values of {name}, must have {n}")
+    ablation = result.mapping("ablation")
+    found: dict[str, Sequence[float]] = {}
+    for name, key in _OF_ABLATION.items():
+        values = ablation.fields.get(key)
+        if not isinstance(values, list) or len(values) != n:
+            ablation.refuse(key, f"a list of {n} numbers, one a feature")
+        found[name] = values
     return found
 
 

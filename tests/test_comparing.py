@@ -121,6 +121,9 @@ def test_where_a_run_was_is_no_difference() -> None:
     one = run([1], behavior_hash="g", places={"clt": "/a/clt"}, clt="/a/clt", model="/a/one")
     other = run([1], places={"clt": "/b/clt"}, clt="/b/clt", model="/b/two")
     assert compare_runs(one, other).settings == {"model": ("/a/one", "/b/two")}
+    one["settings"] |= {"clt": "demo/clt", "model": "a/same"}
+    other["settings"] |= {"model": "b/same"}
+    assert compare_runs(one, other).settings == {"model": ("a/same", "b/same")}
 
 
 def test_nodes_are_told_apart_by_their_slot() -> None:

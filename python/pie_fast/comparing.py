@@ -206,10 +206,13 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str,
     return {
         name: pair
         for name, pair in pairs.items()
-        if name not in _UNSAID and _unplaced(pair[0]) != _unplaced(pair[1])
+        if name not in _UNSAID and pair[0] != pair[1] and not _moved_only(*pair)
     }
 
 
-def _unplaced(value: Any) -> Any:
-    """The last part of an absolute path, which two machines have at different places."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+def _moved_only(first: Any, second: Any) -> bool:
+    """Whether these are paths, one absolute, that end alike: machines differ in what is before."""
+    if not isinstance(first, str) or not isinstance(second, str):
+        return False
+    paths = (Path(first), Path(second))
+    return any(path.is_absolute() for path in paths) and paths[0].name == paths[1].name

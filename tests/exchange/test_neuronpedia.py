@@ -94,13 +94,13 @@ def test_a_source_is_a_layer_and_a_set(
 
 
 def test_of_one_explainer_the_last_counts(tmp_path: Path) -> None:
-    other = entry(description="by another", explanationModelName="claude", typeName=None)
+    other = entry(description="by another", explanationModelName="gpt-4o-mini", typeName=None)
     lines = [entry(description="first"), other, entry(description="last"), entry(description=" ")]
     (tmp_path / "a").write_text(jsonl(*lines))
     found = {one.explainer: one.label for one in read_neuronpedia(tmp_path / "a")}
     assert found == {
         "neuronpedia:gpt-4o-mini/np_max-act-logits": "last",
-        "neuronpedia:claude": "by another",
+        "neuronpedia:gpt-4o-mini": "by another",
     }
 
 

@@ -15,18 +15,12 @@ from markupsafe import Markup
 
 from pie_fast.report.cards import Words, feature_cards
 from pie_fast.report.command import discover_command
+from pie_fast.report.common import common_facts
 from pie_fast.report.facts import (
-    cost_rows,
     figure_rows,
-    headline,
-    notes,
-    quality_rows,
-    setting_rows,
-    version_rows,
 )
 from pie_fast.report.heat import partners, synergy_heat
-from pie_fast.report.kept import counted_from_end, kept_units
-from pie_fast.report.narrative import all_narratives
+from pie_fast.report.kept import kept_units
 from pie_fast.report.run import Run
 
 #: contexts of a feature
@@ -59,19 +53,11 @@ def markdown_report(run: Run, out: Path) -> str:
         _environment()
         .get_template("report.md.j2")
         .render(
-            head=headline(run),
+            **common_facts(run),
             rows=figure_rows(run.result["evaluation"]),
-            notes=notes(run),
-            from_end=counted_from_end(run),
-            narrative=all_narratives(run.told),
-            quality=quality_rows(run.told.get("quality") or {}),
             figures={name: _address(folder, path) for name, path in figures.items()},
             heat=heat,
             cards=[_card(card, tokens) for card in cards],
-            costs=cost_rows(run.result),
-            costs_told=cost_rows(run.told),
-            settings=setting_rows(run),
-            versions=version_rows(run),
             command=code(discover_command(run.result)),
         )
     )

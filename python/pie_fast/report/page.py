@@ -17,19 +17,13 @@ from markupsafe import Markup, escape
 
 from pie_fast.report.cards import Words, feature_cards
 from pie_fast.report.command import discover_command
+from pie_fast.report.common import common_facts
 from pie_fast.report.facts import (
-    cost_rows,
     figure_rows,
-    headline,
-    notes,
-    quality_rows,
-    setting_rows,
-    version_rows,
 )
 from pie_fast.report.graph import graph_data
 from pie_fast.report.heat import Heat, packed, partners, synergy_heat
-from pie_fast.report.kept import counted_from_end, kept_units
-from pie_fast.report.narrative import all_narratives
+from pie_fast.report.kept import kept_units
 from pie_fast.report.run import Run
 
 #: the page's scripts, in the order in which they use each other
@@ -59,21 +53,13 @@ def html_page(run: Run) -> str:
         _environment()
         .get_template("page.html.j2")
         .render(
-            head=headline(run),
+            **common_facts(run),
             figures=figure_rows(run.result["evaluation"]),
-            notes=notes(run),
-            from_end=counted_from_end(run),
-            narrative=all_narratives(run.told),
-            quality=quality_rows(run.told.get("quality") or {}),
             heat=heat,
             layers=sorted({card["layer"] for card in cards}),
             stable=any(card["stability"] is not None for card in cards),
             with_edges=run.edges is not None,
             by_ablation=bool(run.result.get("ablation")),
-            costs=cost_rows(run.result),
-            costs_told=cost_rows(run.told),
-            settings=setting_rows(run),
-            versions=version_rows(run),
             command=discover_command(run.result),
             data=data,
             styles=_inline("page.css"),

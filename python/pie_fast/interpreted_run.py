@@ -8,6 +8,7 @@ RUN/answers/               of the language model, so that no answer is paid twic
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,7 @@ class InterpretedRun(DiscoveredRun):
             fresh=fresh,
             metric=self.settings["metric"],
             choices=choices,
-            folder=self.folder / "contexts" / corpus_hash(corpus)[:16],
+            folder=self.folder / "contexts" / _pass_name(loaded, corpus),
             reporter=reporter,
         )
         if labels is not None:
@@ -159,6 +160,12 @@ class InterpretedRun(DiscoveredRun):
         )
         write_json(self.result_file, content)
         return content
+
+
+def _pass_name(loaded: ReplacementModel, corpus: Corpus) -> str:
+    """A folder for each corpus, model and CLT, so that no pass stands in the way of another."""
+    parts = (corpus_hash(corpus), loaded.host.name, loaded.clt.identity, str(loaded.device))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _content(

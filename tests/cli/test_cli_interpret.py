@@ -89,6 +89,12 @@ def test_another_corpus_has_a_pass_of_its_own(run: Path) -> None:
     assert again["model_calls"]["corpus"]["forward"] == 0
 
 
+def test_the_model_at_another_place_has_a_pass_of_its_own(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(demo_model_path(), tmp_path / "moved")
+    given = ("--model", moved, "--steered", 0, "--force", "--json")
+    assert run_cli("interpret", run, *given).json["model_calls"]["corpus"]["forward"] == 1000
+
+
 def test_what_is_there_is_kept_without_force(run: Path) -> None:
     before = contents(run)
     run_cli("interpret", run).refused("interpretation.json exists", "--force")

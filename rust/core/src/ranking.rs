@@ -4,7 +4,7 @@ use crate::cancel::Cancel;
 use crate::dump::{Dump, Watch};
 use crate::error::{Error, Result};
 use crate::feature::Scored;
-use crate::score::{RankBy, Scores, scores};
+use crate::score::{Folded, RankBy, Scores, scores};
 use crate::topk;
 
 /// Which features may be ranked; the default lets all pass. Features without entries never do.
@@ -34,10 +34,62 @@ pub fn top_k(
     threads: Option<usize>,
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Scored>> {
-    let allowed = Allowed::new(dump, filter, threads, watch)?;
-    let scores = scores(dump, rank_by, threads, watch)?;
-    let mask: Vec<bool> =
-        (0..scores.len()).map(|id| scores.get(id).is_some() && allowed.has(id)).collect();
+    let allowed = Allowed::new(dump, filter)?;
+    let counts = match filter.min_prompts {
+        Some(_) => Some(scores(dump, RankBy::Count, threads, watch)?),
+        None => None,
+    };
+    best(dump, k, scores(dump, rank_by, threads, watch)?, counts, &allowed, threads)
+}
+
+/// As [`top_k`], from sums that were made block by block.
+///
+/// `counts` are those of [`RankBy::Count`], needed where the filter has a number of prompts.
+///
+/// # Errors
+/// As [`top_k`]; sums of another number of features.
+pub fn top_k_of(
+    dump: &Dump,
+    k: usize,
+    sums: &Folded,
+    counts: Option<&Folded>,
+    filter: &Filter,
+    threads: Option<usize>,
+) -> Result<Vec<Scored>> {
+    let allowed = Allowed::new(dump, filter)?;
+    let n_prompts = dump.n_prompts();
+    let counts = match (filter.min_prompts, counts) {
+        (None, _) => None,
+        (Some(_), Some(counts)) => Some(counts.scores(n_prompts, threads)?),
+        (Some(_), None) => return Err(Error::argument("min_prompts needs counts, there are none")),
+    };
+    let scores = sums.scores(n_prompts, threads)?;
+    for found in [Some(&scores), counts.as_ref()].into_iter().flatten() {
+        if found.len() as u64 != dump.n_ids() {
+            let message =
+                format!("sums of {} features, the dump has {}", found.len(), dump.n_ids());
+            return Err(Error::argument(message));
+        }
+    }
+    best(dump, k, scores, counts, &allowed, threads)
+}
+
+fn best(
+    dump: &Dump,
+    k: usize,
+    scores: Scores,
+    counts: Option<Scores>,
+    allowed: &Allowed<'_>,
+    threads: Option<usize>,
+) -> Result<Vec<Scored>> {
+    let filter = allowed.filter;
+    let enough = |id: usize| match (&counts, filter.min_prompts) {
+        (Some(counts), Some(min)) => counts.get(id).unwrap_or(0.0) >= min as f64,
+        _ => true,
+    };
+    let mask: Vec<bool> = (0..scores.len())
+        .map(|id| scores.get(id).is_some() && allowed.has(id) && enough(id))
+        .collect();
     let scores = scores.into_dense()?;
     let only = topk::Filter { mask: Some(&mask), finite: true };
     let cancel = Cancel::new();
@@ -70,43 +122,31 @@ pub fn active_features(
     Ok((0..counts.len()).filter(active).map(|id| id as i64).collect())
 }
 
-/// A [`Filter`] made fast to ask.
-struct Allowed {
+/// A [`Filter`] checked, and its lists made fast to ask.
+struct Allowed<'a> {
+    filter: &'a Filter,
     n_features: u64,
     layers: Option<Vec<u64>>,
     features: Option<Vec<u32>>,
-    counts: Option<(Scores, f64)>,
 }
 
-impl Allowed {
-    fn new(
-        dump: &Dump,
-        filter: &Filter,
-        threads: Option<usize>,
-        watch: &mut Watch<'_>,
-    ) -> Result<Self> {
+impl<'a> Allowed<'a> {
+    fn new(dump: &Dump, filter: &'a Filter) -> Result<Self> {
         let layers = filter.layers.as_ref().map(|l| check_layers(dump, l)).transpose()?;
         let features = filter.features.as_ref().map(|ids| dump.check_features(ids)).transpose()?;
-        let counts = match filter.min_prompts {
-            Some(min) => Some((scores(dump, RankBy::Count, threads, watch)?, min as f64)),
-            None => None,
-        };
-        Ok(Self { n_features: dump.manifest().n_features, layers, features, counts })
+        Ok(Self { filter, n_features: dump.manifest().n_features, layers, features })
     }
 
     /// Whether nothing is filtered.
     fn all(&self) -> bool {
-        self.layers.is_none() && self.features.is_none() && self.counts.is_none()
+        self.layers.is_none() && self.features.is_none() && self.filter.min_prompts.is_none()
     }
 
+    /// Whether the lists have a feature.
     fn has(&self, id: usize) -> bool {
         let layer = id as u64 / self.n_features;
         self.layers.as_ref().is_none_or(|layers| layers.binary_search(&layer).is_ok())
             && self.features.as_ref().is_none_or(|ids| ids.binary_search(&(id as u32)).is_ok())
-            && self
-                .counts
-                .as_ref()
-                .is_none_or(|(counts, min)| counts.get(id).unwrap_or(0.0) >= *min)
     }
 }
 

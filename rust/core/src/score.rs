@@ -12,15 +12,19 @@
 //! rise within a prompt, so an owner walks its range in tiles that stay in cache, with one cursor
 //! per prompt.
 
+mod blocks;
 mod rule;
 mod slab;
 mod tiles;
+
+pub use blocks::{BlockSums, Folded, block_sums};
 
 use crate::dump::{Column, Dump, Pieces, Watch};
 use crate::error::{Error, Result};
 use crate::workers::{Spare, Workers};
 use rule::Rule;
 use slab::Slab;
+use std::ops::Range;
 use std::str::FromStr;
 use tiles::Totals;
 
@@ -154,6 +158,20 @@ pub(crate) fn scores(
     threads: Option<usize>,
     watch: &mut Watch<'_>,
 ) -> Result<Scores> {
+    let workers = Workers::new(threads, dump.n_active() < SMALL)?;
+    let totals = totals(dump, rank_by, 0..dump.n_prompts(), &workers, watch)?;
+    Ok(Scores { totals, rank_by, n_prompts: dump.n_prompts() as f64, workers })
+}
+
+/// The sums of all features over `prompts`, which begin where a block does; [`NOTHING`] where there
+/// is no entry.
+fn totals(
+    dump: &Dump,
+    rank_by: RankBy,
+    prompts: Range<u64>,
+    workers: &Workers,
+    watch: &mut Watch<'_>,
+) -> Result<Vec<f64>> {
     if rank_by.needs_attribution() && !dump.has_attribution() {
         let name = RankBy::NAMES.iter().find(|(_, r)| *r == rank_by).map_or("", |(name, _)| name);
         return Err(Error::argument(format!(
@@ -164,19 +182,19 @@ pub(crate) fn scores(
     }
     let attributions = rank_by.needs_attribution();
     let column = if attributions { Column::Attribution } else { Column::Activation };
-    let workers = Workers::new(threads, dump.n_active() < SMALL)?;
-    let totals = match rank_by {
-        RankBy::Signed | RankBy::Abs => stream(dump, column, rule::Sum, &workers, watch),
-        RankBy::MeanAbs => stream(dump, column, rule::AbsoluteSum, &workers, watch),
-        RankBy::Magnitude => stream(dump, column, rule::SumOfAbsolutes, &workers, watch),
-        RankBy::Max => stream(dump, column, rule::Max, &workers, watch),
-        RankBy::Count => stream(dump, column, rule::Any, &workers, watch),
-    }?;
-    Ok(Scores { totals, rank_by, n_prompts: dump.n_prompts() as f64, workers })
+    let pieces = Pieces::new(dump, prompts);
+    match rank_by {
+        RankBy::Signed | RankBy::Abs => stream(dump, pieces, column, rule::Sum, workers, watch),
+        RankBy::MeanAbs => stream(dump, pieces, column, rule::AbsoluteSum, workers, watch),
+        RankBy::Magnitude => stream(dump, pieces, column, rule::SumOfAbsolutes, workers, watch),
+        RankBy::Max => stream(dump, pieces, column, rule::Max, workers, watch),
+        RankBy::Count => stream(dump, pieces, column, rule::Any, workers, watch),
+    }
 }
 
 fn stream(
     dump: &Dump,
+    mut pieces: Pieces<'_>,
     column: Column,
     rule: impl Rule,
     workers: &Workers,
@@ -185,7 +203,6 @@ fn stream(
     let n_ids = usize::try_from(dump.n_ids())
         .map_err(|_| Error::argument(format!("{} features do not fit", dump.n_ids())))?;
     let mut totals = Totals::new(n_ids)?;
-    let mut pieces = Pieces::new(dump, 0..dump.n_prompts());
     let mut add_all = |slab: &mut Slab| -> Result<()> {
         let mut done = 0;
         loop {

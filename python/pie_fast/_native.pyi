@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "BlockFold",
     "ContextCollector",
     "DelphiCache",
     "Dump",
@@ -110,6 +111,27 @@ class Dump:
         per_layer: bool = False,
         progress: _Progress | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+    def block_sums(
+        self,
+        rank_by: str,
+        first_block: int,
+        n_blocks: int,
+        *,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]: ...
+    def top_k_of(
+        self,
+        sums: BlockFold,
+        counts: BlockFold | None,
+        k: int,
+        *,
+        threads: int | None = None,
+        layers: list[int] | None = None,
+        features: NDArray[np.int64] | None = None,
+        min_prompts: int | None = None,
+        per_layer: bool = False,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
     def active_features(
         self,
         *,
@@ -136,6 +158,19 @@ class Dump:
         tuple[float, float] | None,
         int | None,
     ]: ...
+
+@final
+class BlockFold:
+    """Sums of blocks, put together in the order in which they are added."""
+
+    def __new__(cls, n_ids: int, rank_by: str) -> BlockFold: ...
+    def add(
+        self,
+        block_ptr: NDArray[np.int64],
+        feature: NDArray[np.uint32],
+        sum: NDArray[np.float64],
+    ) -> None: ...
+    def score(self, n_prompts: int, *, threads: int | None = None) -> NDArray[np.float64]: ...
 
 def decoder_rows(
     path: str | PathLike[str],

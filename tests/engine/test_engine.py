@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import engine_work as work
-from pie_fast.engine import open_engine
+from pie_fast.cli.engines import EngineName
+from pie_fast.engine import ENGINES, open_engine
 from pie_fast.engine.base import Engine
 from pie_fast.engine.on_ray import RayEngine
 from pie_fast.errors import DumpError, PieFastError, WorkerError
@@ -99,3 +100,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PieFastError, match=r"pip install 'pie-fast\[ray\]'"):
         open_engine("ray")
+
+
+def test_the_command_line_names_all_of_them() -> None:
+    assert tuple(EngineName) == ENGINES

@@ -9,10 +9,15 @@ from typing import Annotated
 
 import typer
 
-from pie_fast.engine import ENGINES, Engine, open_engine
+from pie_fast.engine import Engine, open_engine
 
-# Made of the names themselves, so that none is missing.
-EngineName = StrEnum("EngineName", {name: name for name in ENGINES})  # type: ignore[misc]
+
+class EngineName(StrEnum):
+    """The engines there are."""
+
+    local = "local"
+    ray = "ray"
+
 
 EngineOption = Annotated[
     EngineName, typer.Option("--engine", help="Where the work runs: here, or on a Ray cluster.")

@@ -15,6 +15,13 @@ from pie_fast.cli.common import (
     open_noting,
     print_json,
 )
+from pie_fast.cli.engines import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    WorkersOption,
+    chosen_engine,
+)
 from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
@@ -87,22 +94,30 @@ def top(
     ] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="The best of each layer.")] = False,
     threads: ThreadsOption = None,
+    engine: EngineOption = EngineName.local,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The best features of a dump by one score."""
     from pie_fast.inspection import listed
 
     opened = open_noting(dump)
-    with reporter().stage("score") as advance:
-        ids, scores = opened.top_k(
-            k,
-            rank_by.value,
-            threads=threads,
-            layers=layer,
-            min_prompts=min_prompts,
-            per_layer=per_layer,
-            progress=advance,
-        )
+    filters: dict[str, Any] = {
+        "layers": layer,
+        "min_prompts": min_prompts,
+        "per_layer": per_layer,
+    }
+    with chosen_engine(engine, address, workers) as chosen, reporter().stage("score") as advance:
+        if engine is EngineName.local:
+            # One process needs no blocks: it adds them up where they lie, on all threads.
+            how = {"threads": threads, **filters, "progress": advance}
+            ids, scores = opened.top_k(k, rank_by.value, **how)
+        else:
+            from pie_fast.spread import spread_top_k
+
+            how = {"engine": chosen, **filters, "progress": advance}
+            ids, scores = spread_top_k(opened, k, rank_by.value, **how)
     content: dict[str, Any] = {
         "features": listed(ids, scores, opened.n_features),
         "rank_by": rank_by.value,

@@ -1,4 +1,4 @@
-"""One Ray cluster of two workers for all tests here."""
+"""One Ray cluster of two workers for all tests that need one; `conftest.py` lends it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pie_fast.engine.on_ray import RayEngine
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[RayEngine]:
     # Workers import what they run: the modules of these tests too.
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     with warnings.catch_warnings():
         # Ray's own use of what other libraries gave up.

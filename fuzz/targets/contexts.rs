@@ -70,5 +70,8 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(batch) = Batch::new(40, &[0, 2, 3], &values, k, &[true, false, true]) {
         let _ = collector.add(&batch, Some(1));
     }
-    assert_eq!(Collector::from_state(&collector.state()).expect("its own").state(), collector.state());
+    assert_eq!(
+        Collector::from_state(&collector.state()).expect("its own").state(),
+        collector.state()
+    );
 });

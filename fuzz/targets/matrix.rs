@@ -32,7 +32,11 @@ impl Input {
         let limits = if flags & 4 == 0 { [vec![], vec![]] } else { [some(u), some(u)] };
         let mut input =
             Self { indptr: vec![0], indices: vec![], values: vec![], scores, k, bonus, limits };
-        if flags & 2 == 0 { input.symmetric(u, m) } else { input.anything(u, m) }
+        if flags & 2 == 0 {
+            input.symmetric(u, m)
+        } else {
+            input.anything(u, m)
+        }
         input
     }
 

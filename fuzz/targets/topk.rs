@@ -29,7 +29,8 @@ fn best(u: &mut Unstructured<'_>) {
 fn pairs(u: &mut Unstructured<'_>) {
     let finite = |x: f32| if x.abs() < 1e6 { x.into() } else { 1.0 };
     let (n, t) = (up_to(u, 700), up_to(u, 20));
-    let (n, n_kinds) = (if n > 600 { n } else { n % 40 }, 1 + up_to(u, 40));
+    let n = if n > 512 && n % 16 == 0 { n } else { n % 40 }; // the sample begins at 512
+    let n_kinds = 1 + up_to(u, 40);
     let kinds: Vec<f64> = (0..n_kinds).map(|_| finite(number(u))).collect();
     let step = 1 + up_to(u, 100);
     let n_pairs = n * n.saturating_sub(1) / 2;

@@ -10,7 +10,6 @@ benchmark `benches/bench_prompts.py` holds the sum against what a process really
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pie_fast.errors import CheckpointError, PieFastError
+from pie_fast.untrusted import load_json
 
 if TYPE_CHECKING:
     from pie_fast.behaviors import Prompt
@@ -318,7 +318,7 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
                 raise ValueError("the header is longer than the file")
-            header = json.loads(file.read(length))
+            header = load_json(file.read(length))
         return {
             name: (str(tensor["dtype"]), tuple(int(n) for n in tensor["shape"]))
             for name, tensor in header.items()
@@ -331,7 +331,7 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 def _config(model: Path) -> Mapping[str, Any]:
     path = model / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = load_json(path.read_bytes(), finite=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: the model's shape cannot be read: {error}") from error
     # Models that see pictures keep the language model's shape one level down.

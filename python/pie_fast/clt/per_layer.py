@@ -27,7 +27,7 @@ import torch
 from pie_fast.clt import circuit_tracer
 from pie_fast.clt.activation import Activation, JumpReLU, ReLU, TopK
 from pie_fast.clt.assembling import Layer, assemble
-from pie_fast.clt.config import check_kind, hooks_of, read_yaml, shown, whole_number
+from pie_fast.clt.config import check_kind, hooks_of, read_yaml, whole_number
 from pie_fast.clt.contract import Clt
 from pie_fast.clt.decoder import Slab
 from pie_fast.clt.encoder import Weight
@@ -35,6 +35,7 @@ from pie_fast.clt.files import Checkpoint, check_thresholds_known, identity_of
 from pie_fast.clt.hub import hub_file
 from pie_fast.clt.npz import Archive
 from pie_fast.errors import CheckpointError
+from pie_fast.untrusted import shown
 
 #: `model_kind` of config.yaml
 KIND = "transcoder_set"

@@ -8,7 +8,6 @@ RUN/dump/synergy.safetensors           how pairs of features work together
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pie_fast.dump import FeatureDump, open_dump
 from pie_fast.errors import PieFastError
 from pie_fast.outputs import RESULT
 from pie_fast.synergy_matrix import SynergyMatrix
+from pie_fast.untrusted import load_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,11 +135,8 @@ def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}, numbers must be finite")
-
     try:
-        value = json.loads(path.read_bytes(), parse_constant=refuse)
+        value = load_json(path.read_bytes())
     except ValueError as error:
         raise PieFastError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from _fuzzing import folder, fuzz, instrumented, spread
-
 import torch
+from _fuzzing import folder, fuzz, instrumented, spread
 
 with instrumented():
     from pie_fast.clt.loading import load_clt, open_clt

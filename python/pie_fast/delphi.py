@@ -93,7 +93,7 @@ def convert_delphi(
         activation_dtype="F32",
     )
     try:
-        found, negative = _copy(cache, writer, prompts.n_prompts, width, progress)
+        found, negative = _copy(source, cache, writer, prompts.n_prompts, width, progress)
         if found != cache.n_entries:
             # Bisection met some rows and not others.
             raise DumpError(f"{source}: locations: sequence numbers do not ascend")
@@ -107,6 +107,7 @@ def convert_delphi(
 
 
 def _copy(
+    source: Path,
     cache: _native.DelphiCache,
     writer: DumpWriter,
     n_prompts: int,
@@ -120,7 +121,10 @@ def _copy(
         entries = cache.entries(first, n, width)
         found += len(entries[1])
         negative += int((entries[3] < 0).sum())
-        writer.append(*entries)
+        try:
+            writer.append(*entries)
+        except PieFastError as error:
+            raise DumpError(f"{source}: locations: {error}") from error
         if progress is not None:
             progress(first + n, n_prompts)
     return found, negative

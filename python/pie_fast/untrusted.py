@@ -34,7 +34,10 @@ def load_json(text: str | bytes, *, finite: bool = True) -> Any:
 
 def shown(value: object) -> str:
     """A value for an error message, short: deep ones and aliases would make enormous texts."""
-    return _SHORT.repr(value)
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # YAML and TOML have integers in base 16, of any length
+        return "a number of thousands of digits"
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -113,6 +113,8 @@ def _checked(context: typer.Context, option: Any, value: Any) -> Any:
         if not isinstance(one, types) or (isinstance(one, bool) and bool not in types):
             words = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
             raise PieFastError(f"must be {' or '.join(words[kind] for kind in types)}")
+        if isinstance(one, int) and abs(one) >= 1 << 63:
+            raise PieFastError("must be an integer of 64 bits, as TOML has them")
     if _word_or_number(option):
         value = str(value)
     option.process_value(context, value)

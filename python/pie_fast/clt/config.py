@@ -56,13 +56,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def whole_number(path: Path, config: dict[str, Any], key: str) -> int:
-    """A number of at least 1 of a configuration.
+    """A number of at least 1 of a configuration, and below 2^53 as sizes are.
 
     Raises:
         CheckpointError: It is missing or something else.
     """
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 53:
         raise CheckpointError(
             f"{path}: {key} is {shown(value)}, must be a whole number of at least 1"
         )

@@ -91,6 +91,10 @@ def listed_files(path: Path, config: dict[str, Any]) -> list[Path]:
         raise CheckpointError(f"{path}: transcoders is {shown(listed)}, must be a list of files")
     found = [hub_file(one) if one.startswith("hf://") else path.parent / one for one in listed]
     for one, file in zip(listed, found, strict=True):
+        if not one.startswith("hf://") and (Path(one).is_absolute() or ".." in Path(one).parts):
+            raise CheckpointError(
+                f"{path}: transcoders names {shown(one)}, which is not in the folder"
+            )
         if not _is_file(file):
             raise CheckpointError(f"{path}: transcoders names {shown(one)}, which is not there")
     return found

@@ -1,7 +1,7 @@
 """Write the valid seeds of the corpus: `python fuzz/seeds.py` makes `fuzz/corpus/TARGET/seed-*`.
 
-The same call gives the same bytes. Beside them lie inputs that a campaign found to be worth
-keeping (`fuzz/keep`), named by their hash.
+The same call gives the same bytes. Beside them lie `kept-*`, by hash, what a campaign found to
+reach more (`fuzz/smoke SECONDS --keep`), and `found-*`, what once was a finding.
 """
 
 from __future__ import annotations

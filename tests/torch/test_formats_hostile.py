@@ -61,6 +61,18 @@ def test_odd_yaml_is_an_error_or_a_mapping(text: str, tmp_path: Path) -> None:
         assert str(file) in str(error)
 
 
+def test_deep_and_long_yaml_takes_no_time(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("a: " + "[" * 100_000)
+    with pytest.raises(CheckpointError, match="nested deeper than 64 brackets"):
+        read_yaml(file)
+    file.write_text("a: " + "[" * 64 + "]" * 64)
+    assert read_yaml(file)["a"]
+    file.write_text("a: b\n" * 300_000)
+    with pytest.raises(CheckpointError, match=r"takes 1500000 bytes, must be at most 1048576"):
+        read_yaml(file)
+
+
 @pytest.mark.parametrize("value", ["0x" + "f" * 9000, "1e999", ".nan", "1_000_000_000_000_000_000"])
 def test_enormous_sizes(value: str, tmp_path: Path) -> None:
     folder = tmp_path / "clt"

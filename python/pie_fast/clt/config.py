@@ -13,9 +13,21 @@ from pie_fast.untrusted import load_json, shown
 _VALUES = (ValueError, KeyError, IndexError, AttributeError, TypeError)
 
 
+#: bytes of a configuration, and how deep its brackets go: the YAML reader takes a second for a
+#: megabyte, and for each bracket looks at all that are open
+_MOST_BYTES, _DEEPEST = 1 << 20, 64
+
+
 class _Loader(yaml.SafeLoader):
     """Plain values, and no merging of mappings (`<<`): merged again and again, a few lines fill the
     memory before anything can look at them."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= _DEEPEST:
+            raise yaml.scanner.ScannerError(
+                problem=f"nested deeper than {_DEEPEST} brackets", problem_mark=self.get_mark()
+            )
+        super().fetch_flow_collection_start(TokenClass)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
@@ -33,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         CheckpointError: It is not valid YAML, or no mapping.
     """
     try:
-        return _mapping(path, yaml.load(path.read_text(encoding="utf-8"), _Loader))
+        return _mapping(path, yaml.load(_content(path).decode(), _Loader))
     except CheckpointError:
         raise
     # Values that look like dates or numbers and are none: each of its constructors raises its own.
@@ -48,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: It is not valid JSON, or no object.
     """
     try:
-        return _mapping(path, load_json(path.read_bytes(), finite=False))
+        return _mapping(path, load_json(_content(path), finite=False))
     except (ValueError, OSError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -123,6 +135,13 @@ def hooks_of(path: Path, config: dict[str, Any]) -> tuple[str, str]:
             raise CheckpointError(f"{path}: {key} is {shown(value)}, must name a hook point")
         hooks.append(value)
     return hooks[0], hooks[1]
+
+
+def _content(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise CheckpointError(f"{path}: takes {size} bytes, must be at most {_MOST_BYTES}")
+    return path.read_bytes()
 
 
 def _mapping(path: Path, config: Any) -> dict[str, Any]:

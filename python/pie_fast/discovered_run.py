@@ -5,8 +5,6 @@ Reading the result needs no torch; `load` does.
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +15,7 @@ from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.errors import PieFastError
 from pie_fast.outputs import RESULT
 from pie_fast.types import FeatureId
+from pie_fast.untrusted import load_json, shown
 
 if TYPE_CHECKING:
     from pie_fast.replacement_model import ReplacementModel
@@ -104,15 +103,15 @@ class DiscoveredRun:
         for name, kind in _NEEDED.items():
             if not isinstance(settings.get(name), kind):
                 raise PieFastError(
-                    f"{self.file}: settings.{name} is {settings.get(name)!r}, "
+                    f"{self.file}: settings.{name} is {shown(settings.get(name))}, "
                     f"must be of type {kind.__name__}"
                 )
         hooks, dtypes = settings["hooks"], settings.get("dtypes", {"model": "float32"})
         if len(hooks) != 2 or not all(isinstance(hook, str) for hook in hooks):
-            raise PieFastError(f"{self.file}: settings.hooks is {hooks!r}, must be two names")
+            raise PieFastError(f"{self.file}: settings.hooks is {shown(hooks)}, must be two names")
         if not isinstance(dtypes, dict) or dtypes.get("model") not in DTYPES:
             raise PieFastError(
-                f"{self.file}: settings.dtypes is {dtypes!r}, its model must be one of "
+                f"{self.file}: settings.dtypes is {shown(dtypes)}, its model must be one of "
                 f"{', '.join(DTYPES)}"
             )
         return {**settings, "dtypes": dtypes}
@@ -132,7 +131,7 @@ class DiscoveredRun:
             try:
                 features.append(FeatureId(int(row["layer"]), int(row["index"])))
                 scores.append(float(row["fap_score"]))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise PieFastError(
                     f"{self.file}: interpretations[{number}] needs layer, index and fap_score: "
                     f"{error!r}"
@@ -198,13 +197,13 @@ def _check(path: Path, name: str, value: Any) -> None:
     objects = [value] if name in _OBJECTS else value
     if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
         kind = "an object" if name in _OBJECTS else "a list of objects"
-        raise PieFastError(f"{path}: {name} is {reprlib.repr(value)}, must be {kind}")
+        raise PieFastError(f"{path}: {name} is {shown(value)}, must be {kind}")
 
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = load_json(path.read_bytes())
+    except ValueError as error:
         raise PieFastError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise PieFastError(f"{path}: holds a {type(content).__name__}, must be an object")

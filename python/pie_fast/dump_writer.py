@@ -13,6 +13,7 @@ from pie_fast import _native
 from pie_fast.dump_prompts import PromptTable, check_finite
 from pie_fast.errors import DumpError, OutputExistsError, PieFastError
 from pie_fast.storage import swap_in, to_bf16, write_json, write_safetensors
+from pie_fast.untrusted import load_json
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -522,7 +523,7 @@ def _choose_folder(path: Path, *, resume: bool, force: bool) -> tuple[Path, bool
 
 def _is_dump(path: Path) -> bool:
     try:
-        return bool(json.loads((path / "manifest.json").read_text())["format"] == FORMAT)
+        return bool(load_json((path / "manifest.json").read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -11,7 +11,6 @@ Those of `pie_fast.methods` need the model.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from pie_fast.select import greedy_select
 from pie_fast.slots import Slots, read_nodes
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.types import FeatureId
+from pie_fast.untrusted import load_json, shown
 
 __all__ = [
     "DUMP_METHODS",
@@ -264,8 +264,8 @@ def read_circuit(path: Path) -> tuple[list[FeatureId], list[str] | None]:
         PieFastError: Naming file, field and value.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = load_json(path.read_bytes())
+    except ValueError as error:
         raise PieFastError(f"{path}: not valid JSON: {error}") from error
     rows = content.get("features") if isinstance(content, dict) else None
     if not isinstance(rows, list):
@@ -276,12 +276,13 @@ def read_circuit(path: Path) -> tuple[list[FeatureId], list[str] | None]:
         values = [row.get(key) if isinstance(row, dict) else None for key in ("layer", "index")]
         if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
             raise PieFastError(
-                f"{path}: features[{number}] is {row!r}; layer and index must be integers >= 0"
+                f"{path}: features[{number}] is {shown(row)}; layer and index must be integers >= 0"
             )
         features.append(FeatureId(row["layer"], row["index"]))
         if ("slot" in row) != ("slot" in rows[0]) or not isinstance(row.get("slot", ""), str):
             raise PieFastError(
-                f"{path}: features[{number}] is {row!r}; slot must be text, of all features or none"
+                f"{path}: features[{number}] is {shown(row)}; slot must be text, of all features "
+                "or none"
             )
         slots += [row["slot"]] if "slot" in row else []
     units = list(zip(features, slots, strict=True)) if slots else features

@@ -199,7 +199,7 @@ class _Rows:
                 if (file.metadata() or {}).get("tag") == tag:
                     rows.values[:] = file.get_tensor("values")
                     rows.done[:] = file.get_tensor("done").astype(bool)
-        except (SafetensorError, ValueError):
+        except (SafetensorError, ValueError, TypeError):
             # A partial file that cannot be read is worth less than measuring again.
             return cls(path, pool, tag)
         return rows

@@ -204,10 +204,10 @@ def test_what_is_not_a_run_is_refused(bare: Path, tmp_path: Path) -> None:
     for text, message in (
         ("{", "interpretation.json: not JSON"),
         ("[]", "interpretation.json: holds a list"),
-        ('{"quality": NaN}', "it holds NaN, numbers must be finite"),
+        ('{"quality": NaN}', "NaN is not JSON; numbers must be finite"),
         (
             '{"interpretations": [{"label": "x"}]}',
-            r"interpretation.json as `interpret`: no field 'feature'",
+            r"interpretation.json: interpretations\[0\]: no field 'feature'",
         ),
         (
             '{"edges": {"features": ["L0:1"], "effects": [[1, 2]]}}',

@@ -14,6 +14,7 @@ import typer
 
 from pie_fast.errors import PieFastError
 from pie_fast.suggestions import did_you_mean
+from pie_fast.untrusted import shown
 
 #: the file in the folder of a run
 RUN_FILE = "run.toml"
@@ -59,7 +60,7 @@ def read_config(context: typer.Context, file: Path) -> dict[str, Any]:
 
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep lists
         raise PieFastError(f"{file}: not valid TOML: {error}") from error
     options = _options(context)
     found = {}
@@ -72,7 +73,7 @@ def read_config(context: typer.Context, file: Path) -> dict[str, Any]:
             found[option.name] = _checked(context, option, value)
         except (typer.BadParameter, PieFastError) as error:
             said = getattr(error, "message", str(error))
-            raise PieFastError(f"{file}: {key} = {value!r}: {said}") from error
+            raise PieFastError(f"{file}: {key} = {shown(value)}: {said}") from error
     return found
 
 
@@ -112,6 +113,8 @@ def _checked(context: typer.Context, option: Any, value: Any) -> Any:
         if not isinstance(one, types) or (isinstance(one, bool) and bool not in types):
             words = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
             raise PieFastError(f"must be {' or '.join(words[kind] for kind in types)}")
+        if isinstance(one, int) and abs(one) >= 1 << 63:
+            raise PieFastError("must be an integer of 64 bits, as TOML has them")
     if _word_or_number(option):
         value = str(value)
     option.process_value(context, value)

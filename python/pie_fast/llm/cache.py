@@ -6,7 +6,6 @@ that its name is the hash of, and an answer of the schema.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from pie_fast.llm.answers import A, InvalidAnswerError, parse
 from pie_fast.llm.request import content_hash
 from pie_fast.storage import write_json
+from pie_fast.untrusted import load_json
 
 _FORMAT, _VERSION = "pie-fast-llm-answer", 1
 
@@ -37,7 +37,7 @@ class AnswerCache:
         """The answer to a request; None where there is none, or a broken one."""
         path = self.path(content)
         try:
-            stored = json.loads(path.read_bytes())
+            stored = load_json(path.read_bytes())
             if stored["format"] != _FORMAT or stored["version"] != _VERSION:
                 raise ValueError(f"format is not {_FORMAT} version {_VERSION}")
             if stored["request"] != content:
@@ -47,7 +47,7 @@ class AnswerCache:
             return parse(stored["answer"], schema)
         except FileNotFoundError:
             return None
-        except (ValueError, LookupError, TypeError, RecursionError, InvalidAnswerError) as error:
+        except (ValueError, LookupError, TypeError, InvalidAnswerError) as error:
             self._note(f"{path}: not a stored answer, asked again: {type(error).__name__}: {error}")
             return None
 

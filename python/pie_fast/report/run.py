@@ -8,7 +8,6 @@ RUN/dump/synergy.safetensors           how pairs of features work together
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pie_fast.dump import FeatureDump, open_dump
 from pie_fast.errors import PieFastError
 from pie_fast.outputs import RESULT
 from pie_fast.synergy_matrix import SynergyMatrix
+from pie_fast.untrusted import load_json, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,9 +106,8 @@ def read_run(folder: Path) -> Run:
     more = folder / INTERPRETATION
     told = _read_json(more) if more.exists() else {}
     interpretations = {
-        str(one["feature"]): one
-        for source in (result, told)
-        for one in source.get("interpretations") or ()
+        **_interpretations(folder / RESULT, result),
+        **_interpretations(more, told),
     }
     has_dump = (folder / "dump" / "manifest.json").exists()
     synergy = folder / "dump" / "synergy.safetensors"
@@ -135,11 +134,8 @@ def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}, numbers must be finite")
-
     try:
-        value = json.loads(path.read_bytes(), parse_constant=refuse)
+        value = load_json(path.read_bytes())
     except ValueError as error:
         raise PieFastError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -147,11 +143,25 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _interpretations(path: Path, content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """By feature as text."""
+    found = content.get("interpretations") or []
+    if not isinstance(found, list):
+        raise PieFastError(f"{path}: interpretations is {shown(found)}, must be a list")
+    for number, one in enumerate(found):
+        if not isinstance(one, dict) or not isinstance(one.get("feature"), str):
+            raise PieFastError(f"{path}: interpretations[{number}]: no field 'feature' with text")
+    return {one["feature"]: one for one in found}
+
+
 def _edges(path: Path, given: Mapping[str, Any]) -> Edges:
-    features = tuple(map(str, given["features"]))
-    n = len(features)
-    effects = np.asarray(given["effects"], dtype=np.float64)
-    to_metric = np.asarray(given.get("to_metric") or np.zeros(n), dtype=np.float64)
+    try:
+        features = tuple(map(str, given["features"]))
+        n = len(features)
+        effects = np.asarray(given["effects"], dtype=np.float64)
+        to_metric = np.asarray(given.get("to_metric") or np.zeros(n), dtype=np.float64)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PieFastError(f"{path}: edges: not as `interpret` writes them: {error!r}") from error
     if effects.shape != (n, n) or to_metric.shape != (n,):
         raise PieFastError(
             f"{path}: edges: effects is {list(effects.shape)} and to_metric "

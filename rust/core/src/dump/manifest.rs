@@ -12,8 +12,9 @@ pub const VERSION: u64 = 1;
 /// Feature ids are u32.
 pub const MAX_FEATURES: u64 = 1 << 32;
 
-/// The longest manifest that is read.
-const MAX_BYTES: u64 = 1 << 28;
+/// The longest manifest that is read: of a hundred thousand shards. As values it may take ninety
+/// times as much.
+const MAX_BYTES: u64 = 1 << 25;
 
 /// What the manifest says about one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]

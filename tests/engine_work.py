@@ -37,6 +37,11 @@ def refuse_three(held: int, item: int) -> int:
     return held + item
 
 
+def refuse_all(held: int, item: int) -> int:
+    time.sleep(0.3 if item == 0 else 0)
+    raise DumpError(f"item {item} is not wanted")
+
+
 def once(marks: Path, item: int) -> bool:
     """Whether this is the first time that the item is seen."""
     try:

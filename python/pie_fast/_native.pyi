@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "BlockFold",
     "ContextCollector",
     "DelphiCache",
     "Dump",
+    "Fold",
     "__version__",
     "build_profile",
     "check_synergy",
@@ -81,7 +81,9 @@ def greedy_select_many(
 class Dump:
     """An opened and checked feature dump."""
 
-    def __new__(cls, path: str | PathLike[str]) -> Dump: ...
+    def __new__(
+        cls, path: str | PathLike[str], *, prompts: tuple[int, int] | None = None
+    ) -> Dump: ...
     @property
     def n_layers(self) -> int: ...
     @property
@@ -111,27 +113,22 @@ class Dump:
         per_layer: bool = False,
         progress: _Progress | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
-    def block_sums(
+    def rank(
         self,
-        rank_by: str,
-        first_block: int,
-        n_blocks: int,
-        *,
-        threads: int | None = None,
-        progress: _Progress | None = None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]: ...
-    def top_k_of(
-        self,
-        sums: BlockFold,
-        counts: BlockFold | None,
         k: int,
+        scores: NDArray[np.float64],
+        has_entry: NDArray[np.bool_],
         *,
+        counts: NDArray[np.float64] | None = None,
         threads: int | None = None,
         layers: list[int] | None = None,
         features: NDArray[np.int64] | None = None,
         min_prompts: int | None = None,
         per_layer: bool = False,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+    def block_sums(
+        self, rank_by: str, block: int, *, threads: int | None = None
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float64]]: ...
     def active_features(
         self,
         *,
@@ -160,17 +157,12 @@ class Dump:
     ]: ...
 
 @final
-class BlockFold:
-    """Sums of blocks, put together in the order in which they are added."""
+class Fold:
+    """Blocks of prompts joined in order, for the features first .. end."""
 
-    def __new__(cls, n_ids: int, rank_by: str) -> BlockFold: ...
-    def add(
-        self,
-        block_ptr: NDArray[np.int64],
-        feature: NDArray[np.uint32],
-        sum: NDArray[np.float64],
-    ) -> None: ...
-    def score(self, n_prompts: int, *, threads: int | None = None) -> NDArray[np.float64]: ...
+    def __new__(cls, rank_by: str, first: int, end: int) -> Fold: ...
+    def add(self, ids: NDArray[np.uint32], sums: NDArray[np.float64]) -> None: ...
+    def finish(self, n_prompts: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
 
 def decoder_rows(
     path: str | PathLike[str],

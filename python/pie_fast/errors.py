@@ -31,3 +31,7 @@ class OutputExistsError(PieFastError):
 
 class WorkerError(PieFastError):
     """Workers of an engine were lost again and again on the same item."""
+
+
+class StorageError(PieFastError):
+    """What is at a URL cannot be read or written; the message names the URL and why."""

@@ -29,6 +29,14 @@ def test_errors_arrive_as_they_were_raised(engine: Engine) -> None:
         assert list(workers.map(work.add, [1])) == [11]  # they go on working
 
 
+def test_of_several_errors_the_first_item_s_is_raised(engine: Engine) -> None:
+    with (
+        engine.workers(work.ten) as workers,
+        pytest.raises(DumpError, match=r"^item 0 is not wanted$"),
+    ):
+        list(workers.map(work.refuse_all, range(4)))
+
+
 def test_what_cannot_be_made_is_told_as_it_is(engine: Engine) -> None:
     with (
         engine.workers(work.broken) as workers,

@@ -9,15 +9,11 @@ from typing import Annotated
 
 import typer
 
-from pie_fast.engine import Engine, open_engine
+from pie_fast.engine import ENGINES, Engine, open_engine
+from pie_fast.errors import PieFastError
 
-
-class EngineName(StrEnum):
-    """The engines there are."""
-
-    local = "local"
-    ray = "ray"
-
+# Made of the names themselves, so that none is missing.
+EngineName = StrEnum("EngineName", {name: name for name in ENGINES})  # type: ignore[misc]
 
 EngineOption = Annotated[
     EngineName, typer.Option("--engine", help="Where the work runs: here, or on a Ray cluster.")
@@ -36,6 +32,28 @@ TimeoutOption = Annotated[
     float | None,
     typer.Option("--timeout", help="Seconds after which a worker counts as hanging (Ray)."),
 ]
+ScratchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scratch",
+        help="Folder that all machines share, or a URL, for what workers hand on (Ray).",
+    ),
+]
+
+
+@contextmanager
+def scoring_engine(
+    name: EngineName, address: str | None, workers: int | None, scratch: str | None
+) -> Iterator[Engine | None]:
+    """The engine that scores a dump; None where this process scores it on all its cores."""
+    if name.value == "local":
+        open_engine("local", address=address, workers=workers)  # refuses what it does not have
+        if scratch is not None:
+            raise PieFastError(f"scratch is {scratch!r}, the local engine has none: --engine ray")
+        yield None
+        return
+    with chosen_engine(name, address, workers) as engine:
+        yield engine
 
 
 @contextmanager

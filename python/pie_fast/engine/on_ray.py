@@ -170,12 +170,15 @@ class _Crew(Generic[T]):
         source = (_Job(index, item) for index, item in enumerate(items))
         again: deque[_Job] = deque()
         running: dict[Any, _Job] = {}
-        finished: dict[int, Any] = {}
+        finished: dict[int, tuple[bool, Any]] = {}
         next_out, ended = 0, False
         try:
             while True:
                 while next_out in finished:
-                    yield finished.pop(next_out)
+                    went_well, found = finished.pop(next_out)
+                    if not went_well:
+                        raise found
+                    yield found
                     next_out += 1
                 while again or (not ended and len(running) + len(finished) < limit):
                     if len(running) == self.size:
@@ -205,21 +208,23 @@ class _Crew(Generic[T]):
         return job.worker.call.remote(function, job.item)
 
     def _collect(
-        self, running: dict[Any, _Job], again: deque[_Job], finished: dict[int, Any]
+        self,
+        running: dict[Any, _Job],
+        again: deque[_Job],
+        finished: dict[int, tuple[bool, Any]],
     ) -> None:
         """Wait for something to finish; jobs of dead or hanging workers come again."""
         ready, _ = self.ray.wait(list(running), num_returns=1, timeout=PATIENCE)
         for ref in ready:
             job = running.pop(ref)
             try:
-                went_well, found = self.ray.get(ref)
+                outcome = self.ray.get(ref)
             except self.ray.exceptions.RayError as error:
                 self._lose(job, again, f"died: {_told(error)}")
                 continue
             self._idle.append(job.worker)
-            if not went_well:
-                raise found
-            finished[job.index] = found
+            # An error waits for its turn: which of several is raised must not depend on timing.
+            finished[job.index] = outcome
         for ref, job in list(running.items()):
             if self.timeout is not None and time.monotonic() - job.begun > self.timeout:
                 del running[ref]

@@ -17,8 +17,6 @@ mod rule;
 mod slab;
 mod tiles;
 
-pub use blocks::{BlockSums, Folded, block_sums};
-
 use crate::dump::{Column, Dump, Pieces, Watch};
 use crate::error::{Error, Result};
 use crate::workers::{Spare, Workers};
@@ -27,6 +25,8 @@ use slab::Slab;
 use std::ops::Range;
 use std::str::FromStr;
 use tiles::Totals;
+
+pub use blocks::{BlockSums, Fold, block_sums};
 
 /// Entries below which one thread is faster than several.
 const SMALL: u64 = 1 << 19;
@@ -72,6 +72,15 @@ impl RankBy {
     pub fn needs_attribution(self) -> bool {
         matches!(self, Self::Signed | Self::Abs | Self::MeanAbs)
     }
+
+    /// The score of a feature whose blocks come to `total`.
+    fn finish(self, total: f64, n_prompts: f64) -> f64 {
+        match self {
+            Self::Max | Self::Count => total,
+            Self::Abs => (total / n_prompts).abs(),
+            Self::Signed | Self::MeanAbs | Self::Magnitude => total / n_prompts,
+        }
+    }
 }
 
 impl FromStr for RankBy {
@@ -107,11 +116,7 @@ impl Scores {
     }
 
     fn finish(&self, total: f64) -> f64 {
-        match self.rank_by {
-            RankBy::Max | RankBy::Count => total,
-            RankBy::Abs => (total / self.n_prompts).abs(),
-            RankBy::Signed | RankBy::MeanAbs | RankBy::Magnitude => total / self.n_prompts,
-        }
+        self.rank_by.finish(total, self.n_prompts)
     }
 
     /// All scores, 0.0 for features without entries.
@@ -158,44 +163,47 @@ pub(crate) fn scores(
     threads: Option<usize>,
     watch: &mut Watch<'_>,
 ) -> Result<Scores> {
+    check_column(dump, rank_by)?;
     let workers = Workers::new(threads, dump.n_active() < SMALL)?;
-    let totals = totals(dump, rank_by, 0..dump.n_prompts(), &workers, watch)?;
+    let totals = totals(dump, 0..dump.n_prompts(), rank_by, &workers, watch)?;
     Ok(Scores { totals, rank_by, n_prompts: dump.n_prompts() as f64, workers })
 }
 
-/// The sums of all features over `prompts`, which begin where a block does; [`NOTHING`] where there
-/// is no entry.
+/// Refuse to rank by what the dump does not have.
+fn check_column(dump: &Dump, rank_by: RankBy) -> Result<()> {
+    if !rank_by.needs_attribution() || dump.has_attribution() {
+        return Ok(());
+    }
+    let name = RankBy::NAMES.iter().find(|(_, r)| *r == rank_by).map_or("", |(name, _)| name);
+    Err(Error::argument(format!(
+        "{}: rank_by {name:?} needs attributions, which this dump does not have; \
+         magnitude, max and count need activations only",
+        dump.folder().display()
+    )))
+}
+
+/// Sums over the prompts `prompts`, which begin where a block begins.
 fn totals(
     dump: &Dump,
-    rank_by: RankBy,
     prompts: Range<u64>,
+    rank_by: RankBy,
     workers: &Workers,
     watch: &mut Watch<'_>,
 ) -> Result<Vec<f64>> {
-    if rank_by.needs_attribution() && !dump.has_attribution() {
-        let name = RankBy::NAMES.iter().find(|(_, r)| *r == rank_by).map_or("", |(name, _)| name);
-        return Err(Error::argument(format!(
-            "{}: rank_by {name:?} needs attributions, which this dump does not have; \
-             magnitude, max and count need activations only",
-            dump.folder().display()
-        )));
-    }
     let attributions = rank_by.needs_attribution();
     let column = if attributions { Column::Attribution } else { Column::Activation };
-    let pieces = Pieces::new(dump, prompts);
+    let over = (dump, prompts, column);
     match rank_by {
-        RankBy::Signed | RankBy::Abs => stream(dump, pieces, column, rule::Sum, workers, watch),
-        RankBy::MeanAbs => stream(dump, pieces, column, rule::AbsoluteSum, workers, watch),
-        RankBy::Magnitude => stream(dump, pieces, column, rule::SumOfAbsolutes, workers, watch),
-        RankBy::Max => stream(dump, pieces, column, rule::Max, workers, watch),
-        RankBy::Count => stream(dump, pieces, column, rule::Any, workers, watch),
+        RankBy::Signed | RankBy::Abs => stream(over, rule::Sum, workers, watch),
+        RankBy::MeanAbs => stream(over, rule::AbsoluteSum, workers, watch),
+        RankBy::Magnitude => stream(over, rule::SumOfAbsolutes, workers, watch),
+        RankBy::Max => stream(over, rule::Max, workers, watch),
+        RankBy::Count => stream(over, rule::Any, workers, watch),
     }
 }
 
 fn stream(
-    dump: &Dump,
-    mut pieces: Pieces<'_>,
-    column: Column,
+    (dump, prompts, column): (&Dump, Range<u64>, Column),
     rule: impl Rule,
     workers: &Workers,
     watch: &mut Watch<'_>,
@@ -203,6 +211,7 @@ fn stream(
     let n_ids = usize::try_from(dump.n_ids())
         .map_err(|_| Error::argument(format!("{} features do not fit", dump.n_ids())))?;
     let mut totals = Totals::new(n_ids)?;
+    let mut pieces = Pieces::new(dump, prompts);
     let mut add_all = |slab: &mut Slab| -> Result<()> {
         let mut done = 0;
         loop {

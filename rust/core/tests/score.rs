@@ -7,8 +7,8 @@ mod common;
 use common::{Entry, Store, write_dump};
 use pie_fast_core::dump::Dump;
 use pie_fast_core::naive;
-use pie_fast_core::ranking::{Filter, active_features, top_k, top_k_of};
-use pie_fast_core::score::{BlockSums, Folded, RankBy, block_sums, score};
+use pie_fast_core::ranking::{Filter, active_features, top_k};
+use pie_fast_core::score::{Fold, RankBy, block_sums, score};
 use pie_fast_core::{Error, Scored};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -80,6 +80,27 @@ proptest! {
         let scores = score(&dump, rank_by, Some(threads), &mut |_, _| Ok(())).unwrap();
         prop_assert_eq!(bits(&scores), bits(&expected));
 
+        // The same in two parts: blocks apart, then joined, range of features by range.
+        let middle = (n_ids * k / 25) as u64;
+        let (mut apart, mut has_entry) = (Vec::new(), Vec::new());
+        for ids in [0..middle, middle..n_ids as u64] {
+            let mut fold = Fold::new(rank_by, ids.clone()).unwrap();
+            for block in 0..dump.n_prompts().div_ceil(256) {
+                let of = block_sums(&dump, rank_by, block, Some(threads), &mut |_, _| Ok(()));
+                let of = of.unwrap();
+                let begin = of.ids.partition_point(|&id| u64::from(id) < ids.start);
+                let end = of.ids.partition_point(|&id| u64::from(id) < ids.end);
+                fold.add(&of.ids[begin..end], &of.sums[begin..end]).unwrap();
+            }
+            let (scores, has) = fold.finish(dump.n_prompts());
+            apart.extend(scores);
+            has_entry.extend(has);
+        }
+        prop_assert_eq!(bits(&apart), bits(&expected));
+        for (id, has) in has_entry.into_iter().enumerate() {
+            prop_assert_eq!(has, plain.iter().flatten().any(|e| e.0 as usize == id));
+        }
+
         let mut ranking: Vec<Scored> = (0..n_ids)
             .filter(|&id| plain.iter().flatten().any(|e| e.0 as usize == id))
             .map(|id| Scored::new(id as u64, expected[id]).unwrap())
@@ -92,25 +113,6 @@ proptest! {
         } else {
             prop_assert!(matches!(best, Err(Error::Budget(_))));
         }
-
-        let fold = |rank_by| {
-            let mut fold = Folded::new(n_ids, rank_by).unwrap();
-            let n_blocks = dump.n_prompts().div_ceil(256);
-            let middle = k as u64 % (n_blocks + 1);
-            for run in [(0, middle), (middle, n_blocks - middle)] {
-                let sums = block_sums(&dump, rank_by, run, Some(threads), &mut |_, _| Ok(()));
-                let BlockSums { block_ptr, feature, sum } = sums.unwrap();
-                fold.add(&block_ptr, &feature, &sum).unwrap();
-            }
-            fold
-        };
-        let folded = fold(rank_by);
-        prop_assert_eq!(bits(&folded.score(dump.n_prompts(), None).unwrap()), bits(&expected));
-        let filter = Filter { min_prompts: Some(k as u64 % 3), ..Filter::default() };
-        let counts = fold(RankBy::Count);
-        let apart = top_k_of(&dump, k, &folded, Some(&counts), &filter, None);
-        let whole = top_k(&dump, k, rank_by, &filter, None, &mut |_, _| Ok(()));
-        prop_assert_eq!(apart.map_err(|e| e.to_string()), whole.map_err(|e| e.to_string()));
 
         let count = naive::score::score(&plain, n_ids, RankBy::Count);
         let active: Vec<i64> = (0..n_ids).filter(|&i| count[i] > 0.0).map(|i| i as i64).collect();

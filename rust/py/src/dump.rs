@@ -5,13 +5,12 @@ use crate::enter::{detached, watched};
 use crate::errors::to_python;
 use numpy::{PyArray1, PyReadonlyArray1};
 use pie_fast_core::dump::{Dump as Core, Entries, FeatureEntries};
-use pie_fast_core::ranking::{Filter, active_features, top_k, top_k_of};
-use pie_fast_core::score::{Folded, RankBy, block_sums, score};
+use pie_fast_core::ranking::{Filter, active_features, rank, top_k};
+use pie_fast_core::score::{Fold as CoreFold, RankBy, block_sums, score};
 use pie_fast_core::{Error, Scored};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 type Progress = Option<Py<PyAny>>;
 
@@ -23,9 +22,15 @@ pub struct Dump {
 
 #[pymethods]
 impl Dump {
+    /// With `prompts` (first, end) only the shards that hold some of them need to be there.
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Ok(Self { core: detached(py, || Core::open(path))? })
+    #[pyo3(signature = (path, *, prompts=None))]
+    fn new(py: Python<'_>, path: PathBuf, prompts: Option<(u64, u64)>) -> PyResult<Self> {
+        let core = detached(py, || match prompts {
+            None => Core::open(path),
+            Some((first, end)) => Core::open_prompts(path, first..end),
+        })?;
+        Ok(Self { core })
     }
 
     #[getter]
@@ -85,59 +90,55 @@ impl Dump {
     ) -> PyResult<(Array<'py, i64>, Array<'py, f64>)> {
         let k = budget(k)?;
         let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
-        let filter = filter(layers, features, min_prompts, per_layer)?;
+        let features = features.map(|ids| slice("features", &ids).map(<[i64]>::to_vec));
+        let features = features.transpose()?;
+        let filter = Filter { layers, features, min_prompts, per_layer };
         let best =
             watched(py, progress, |watch| top_k(&self.core, k, rank_by, &filter, threads, watch))?;
-        Ok(ids_and_scores(py, &best))
+        Ok(listed(py, &best))
     }
 
-    /// `(block_ptr, feature, sum)` of a run of blocks of 256 prompts.
-    #[pyo3(signature = (rank_by, first_block, n_blocks, *, threads=None, progress=None))]
-    fn block_sums<'py>(
-        &self,
-        py: Python<'py>,
-        rank_by: &str,
-        first_block: u64,
-        n_blocks: u64,
-        threads: Option<usize>,
-        progress: Progress,
-    ) -> PyResult<(Array<'py, i64>, Array<'py, u32>, Array<'py, f64>)> {
-        let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
-        let found = watched(py, progress, |watch| {
-            block_sums(&self.core, rank_by, (first_block, n_blocks), threads, watch)
-        })?;
-        Ok((
-            PyArray1::from_vec(py, found.block_ptr),
-            PyArray1::from_vec(py, found.feature),
-            PyArray1::from_vec(py, found.sum),
-        ))
-    }
-
-    /// As `top_k`, from sums that were made block by block.
-    #[pyo3(signature = (sums, counts, k, *, threads=None, layers=None, features=None,
-                        min_prompts=None, per_layer=false))]
+    /// As `top_k`, from scores, which features have entries, and prompts in which they are active.
+    #[pyo3(signature = (k, scores, has_entry, *, counts=None, threads=None, layers=None,
+                        features=None, min_prompts=None, per_layer=false))]
     #[expect(clippy::too_many_arguments, reason = "one keyword each in Python")]
-    fn top_k_of<'py>(
+    fn rank<'py>(
         &self,
         py: Python<'py>,
-        sums: PyRef<'py, BlockFold>,
-        counts: Option<PyRef<'py, BlockFold>>,
         k: i64,
+        scores: PyReadonlyArray1<'py, f64>,
+        has_entry: PyReadonlyArray1<'py, bool>,
+        counts: Option<PyReadonlyArray1<'py, f64>>,
         threads: Option<usize>,
         layers: Option<Vec<u64>>,
         features: Option<PyReadonlyArray1<'py, i64>>,
         min_prompts: Option<u64>,
         per_layer: bool,
     ) -> PyResult<(Array<'py, i64>, Array<'py, f64>)> {
-        let filter = filter(layers, features, min_prompts, per_layer)?;
-        let (sums, counts) = (&sums.core, counts.as_ref().map(|counts| &counts.core));
         let k = budget(k)?;
-        let best = detached(py, || {
-            let counts = counts.map(|counts| counts.lock().unwrap_or_else(PoisonError::into_inner));
-            let sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
-            top_k_of(&self.core, k, &sums, counts.as_deref(), &filter, threads)
-        })?;
-        Ok(ids_and_scores(py, &best))
+        let features = features.map(|ids| slice("features", &ids).map(<[i64]>::to_vec));
+        let features = features.transpose()?;
+        let filter = Filter { layers, features, min_prompts, per_layer };
+        let has = slice("has_entry", &has_entry)?.to_vec();
+        let counts = counts.map(|counts| slice("counts", &counts).map(<[f64]>::to_vec));
+        let (scores, counts) = (slice("scores", &scores)?, counts.transpose()?);
+        let best = detached(py, || rank(&self.core, k, (scores, has), counts, &filter, threads))?;
+        Ok(listed(py, &best))
+    }
+
+    /// `(ids, sums)` of one block of 256 prompts.
+    #[pyo3(signature = (rank_by, block, *, threads=None))]
+    fn block_sums<'py>(
+        &self,
+        py: Python<'py>,
+        rank_by: &str,
+        block: u64,
+        threads: Option<usize>,
+    ) -> PyResult<(Array<'py, u32>, Array<'py, f64>)> {
+        let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
+        let found =
+            watched(py, None, |watch| block_sums(&self.core, rank_by, block, threads, watch))?;
+        Ok((PyArray1::from_vec(py, found.ids), PyArray1::from_vec(py, found.sums)))
     }
 
     /// Ids of the features with an activation other than 0.
@@ -209,71 +210,47 @@ impl Dump {
     }
 }
 
-/// Sums of blocks, put together in the order in which they are added.
-#[pyclass(frozen, module = "pie_fast._native")]
-pub struct BlockFold {
-    core: Mutex<Folded>,
-}
-
-#[pymethods]
-impl BlockFold {
-    #[new]
-    fn new(n_ids: usize, rank_by: &str) -> PyResult<Self> {
-        let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
-        Ok(Self { core: Mutex::new(Folded::new(n_ids, rank_by).map_err(to_python)?) })
-    }
-
-    /// Add the next blocks.
-    fn add<'py>(
-        &self,
-        py: Python<'py>,
-        block_ptr: PyReadonlyArray1<'py, i64>,
-        feature: PyReadonlyArray1<'py, u32>,
-        sum: PyReadonlyArray1<'py, f64>,
-    ) -> PyResult<()> {
-        let block_ptr = slice("block_ptr", &block_ptr)?;
-        let (feature, sum) = (slice("feature", &feature)?, slice("sum", &sum)?);
-        detached(py, || {
-            let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-            core.add(block_ptr, feature, sum)
-        })
-    }
-
-    /// `[n_ids]` float64, as of a dump of so many prompts.
-    #[pyo3(signature = (n_prompts, *, threads=None))]
-    fn score<'py>(
-        &self,
-        py: Python<'py>,
-        n_prompts: u64,
-        threads: Option<usize>,
-    ) -> PyResult<Array<'py, f64>> {
-        let scores = detached(py, || {
-            let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-            core.score(n_prompts, threads)
-        })?;
-        Ok(PyArray1::from_vec(py, scores))
-    }
-}
-
 fn budget(k: i64) -> PyResult<usize> {
     usize::try_from(k)
         .map_err(|_| to_python(Error::Budget(format!("budget {k} must be at least 0"))))
 }
 
-fn filter(
-    layers: Option<Vec<u64>>,
-    features: Option<PyReadonlyArray1<'_, i64>>,
-    min_prompts: Option<u64>,
-    per_layer: bool,
-) -> PyResult<Filter> {
-    let features = features.map(|ids| slice("features", &ids).map(<[i64]>::to_vec)).transpose()?;
-    Ok(Filter { layers, features, min_prompts, per_layer })
-}
-
-fn ids_and_scores<'py>(py: Python<'py>, best: &[Scored]) -> (Array<'py, i64>, Array<'py, f64>) {
+/// Ids and scores.
+fn listed<'py>(py: Python<'py>, best: &[Scored]) -> (Array<'py, i64>, Array<'py, f64>) {
     let ids = best.iter().map(|scored| scored.id as i64).collect();
     let scores = best.iter().map(|scored| scored.score).collect();
     (PyArray1::from_vec(py, ids), PyArray1::from_vec(py, scores))
+}
+
+/// Blocks of prompts joined in order, for a range of features.
+#[pyclass(module = "pie_fast._native")]
+pub struct Fold {
+    core: CoreFold,
+}
+
+#[pymethods]
+impl Fold {
+    #[new]
+    fn new(rank_by: &str, first: u64, end: u64) -> PyResult<Self> {
+        let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
+        Ok(Self { core: CoreFold::new(rank_by, first..end).map_err(to_python)? })
+    }
+
+    /// Join the next block.
+    fn add(
+        &mut self,
+        ids: PyReadonlyArray1<'_, u32>,
+        sums: PyReadonlyArray1<'_, f64>,
+    ) -> PyResult<()> {
+        let (ids, sums) = (slice("ids", &ids)?, slice("sums", &sums)?);
+        self.core.add(ids, sums).map_err(to_python)
+    }
+
+    /// Scores so far, and which features have entries.
+    fn finish<'py>(&self, py: Python<'py>, n_prompts: u64) -> (Array<'py, f64>, Array<'py, bool>) {
+        let (scores, has) = self.core.finish(n_prompts);
+        (PyArray1::from_vec(py, scores), PyArray1::from_vec(py, has))
+    }
 }
 
 /// Entries per layer, zeros, negatives, entries by exponent, range, last position.

@@ -23,7 +23,7 @@ mod _native {
     #[pymodule_export]
     use super::delphi::{DelphiCache, delphi_tokens};
     #[pymodule_export]
-    use super::dump::{BlockFold, Dump};
+    use super::dump::{Dump, Fold};
     #[pymodule_export]
     use super::select::{
         check_synergy, explain_selection, greedy_select, greedy_select_many, improve_by_swaps,

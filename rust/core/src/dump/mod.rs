@@ -22,6 +22,7 @@ pub(crate) use scan::{Piece, Pieces};
 pub(crate) use shard::Shard;
 
 use crate::error::{Error, Result};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Prompts are added up in blocks of this many, by global prompt index, whatever the shards.
@@ -46,19 +47,35 @@ impl Dump {
     /// The manifest or the layout of a shard is not what the format promises; the message names
     /// the file, the field and the value.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
+        Self::open_prompts(folder, 0..u64::MAX)
+    }
+
+    /// As [`Dump::open`] where only the shards that hold some of `prompts` need to be there, and
+    /// only these are checked. Reading other prompts is an error of the missing file.
+    ///
+    /// # Errors
+    /// As [`Dump::open`].
+    pub fn open_prompts(folder: impl Into<PathBuf>, prompts: Range<u64>) -> Result<Self> {
         let folder = folder.into();
         let manifest = Manifest::read(&folder)?;
         let mut dump = Self { folder, manifest, n_active: 0, has_attribution: true };
+        let whole = prompts == (0..u64::MAX);
+        let mut seen = 0;
         for (i, entry) in dump.manifest.shards.iter().enumerate() {
+            dump.n_active += entry.n_active;
+            let end = entry.first_prompt + entry.n_prompts;
+            if !whole && prompts.start.max(entry.first_prompt) >= prompts.end.min(end) {
+                continue;
+            }
             let shard = dump.shard(i)?;
             let has = shard.columns.attribution.is_some();
-            if i > 0 && has != dump.has_attribution {
+            if seen > 0 && has != dump.has_attribution {
                 let (this, other) = if has { ("has", "have not") } else { ("lacks", "have") };
                 let message = format!("this shard {this} it, those before {other}");
                 return Err(shard.source.wrong("attribution", message));
             }
             dump.has_attribution = has;
-            dump.n_active += entry.n_active;
+            seen += 1;
         }
         Ok(dump)
     }

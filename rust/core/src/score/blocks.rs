@@ -1,145 +1,128 @@
-//! Scores from parts: the sums of each block, made anywhere, and put together in order.
-//!
-//! Step 3 of a score adds whole blocks in order, so a block is the largest part that can be summed
-//! apart without another answer. What machines exchange is the sums of a block's own features.
+//! A score in two parts, for a dump that several machines read: what each block of prompts comes
+//! to, and the blocks joined in order. Both parts do what one pass does, addition for addition.
 
 use crate::dump::{BLOCK, Dump, Watch};
 use crate::error::{Error, Result};
-use crate::score::rule::{self, Rule};
-use crate::score::{NOTHING, RankBy, Scores, totals};
+use crate::file;
+use crate::score::rule::{Max, Rule};
+use crate::score::{NOTHING, RankBy, check_column, totals};
 use crate::workers::Workers;
+use std::ops::Range;
 
-/// The sums of a run of blocks, CSR over the blocks.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What the prompts of one block come to, of the features that have entries in it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct BlockSums {
-    /// `[n_blocks + 1]`, starts at 0.
-    pub block_ptr: Vec<i64>,
-    /// Global feature ids, ascending within a block.
-    pub feature: Vec<u32>,
-    /// What each comes to in its block.
-    pub sum: Vec<f64>,
+    /// Global ids, ascending.
+    pub ids: Vec<u32>,
+    /// `B[b, f]` of [`crate::score`].
+    pub sums: Vec<f64>,
 }
 
-/// The sums of the blocks `first .. first + n` of 256 prompts.
+/// Steps 1 and 2 of a score, for one block of 256 prompts.
 ///
 /// # Errors
-/// Blocks that the dump does not have; and as [`crate::score::score`].
+/// The dump has no such block; and as [`crate::score::score`].
 ///
 /// # Memory
-/// As [`crate::score::score`], and 12 bytes for each feature of each block.
+/// 8 bytes per feature, 12 per feature with entries, and the buffers of [`crate::score::score`].
 pub fn block_sums(
     dump: &Dump,
     rank_by: RankBy,
-    (first, n): (u64, u64),
+    block: u64,
     threads: Option<usize>,
     watch: &mut Watch<'_>,
 ) -> Result<BlockSums> {
+    check_column(dump, rank_by)?;
     let n_blocks = dump.n_prompts().div_ceil(BLOCK);
-    if first.checked_add(n).is_none_or(|end| end > n_blocks) {
-        let message = format!("{n} blocks from {first} on, the dump has {n_blocks}");
-        return Err(Error::argument(message));
+    if block >= n_blocks {
+        return Err(Error::argument(format!("block {block} is outside [0, {n_blocks})")));
     }
-    // A block is a few hundred thousand entries: too little for several threads.
+    let prompts = block * BLOCK..dump.n_prompts().min((block + 1) * BLOCK);
     let workers = Workers::new(threads, true)?;
-    let mut found = BlockSums { block_ptr: vec![0], ..BlockSums::default() };
-    for block in first..first + n {
-        let prompts = block * BLOCK..((block + 1) * BLOCK).min(dump.n_prompts());
-        let sums = totals(dump, rank_by, prompts, &workers, watch)?;
-        for (id, &sum) in sums.iter().enumerate() {
-            if sum.to_bits() != NOTHING.to_bits() {
-                found.feature.push(id as u32);
-                found.sum.push(sum);
-            }
-        }
-        found.block_ptr.push(found.feature.len() as i64);
+    // Of one block alone the totals are its sums: joining nothing with them changes no bit.
+    let all = totals(dump, prompts, rank_by, &workers, watch)?;
+    let there = || all.iter().enumerate().filter(|(_, sum)| sum.to_bits() != NOTHING.to_bits());
+    let mut found = BlockSums { ids: Vec::new(), sums: Vec::new() };
+    let n = there().count();
+    found.ids.reserve_exact(n);
+    found.sums.reserve_exact(n);
+    for (id, &sum) in there() {
+        found.ids.push(id as u32);
+        found.sums.push(sum);
     }
     Ok(found)
 }
 
-/// The sums of all features over the blocks that were added so far.
-#[derive(Debug)]
-pub struct Folded {
-    totals: Vec<f64>,
+/// Step 3 of a score, for a range of features: blocks, each added up somewhere, joined in order.
+#[derive(Debug, Clone)]
+pub struct Fold {
     rank_by: RankBy,
+    first: u64,
+    totals: Vec<f64>,
 }
 
-impl Folded {
-    /// No block yet, of `n_ids` features.
+impl Fold {
+    /// No block so far, of the features `ids`.
     ///
     /// # Errors
-    /// There is no memory for them.
-    pub fn new(n_ids: usize, rank_by: RankBy) -> Result<Self> {
-        let mut totals = crate::huge::zeros(n_ids)?;
+    /// A range that runs backwards or beyond the largest id, or no memory for it.
+    pub fn new(rank_by: RankBy, ids: Range<u64>) -> Result<Self> {
+        let Range { start, end } = ids;
+        if start > end || end > u64::from(u32::MAX) + 1 {
+            return Err(Error::argument(format!("features {start}..{end} are no range of ids")));
+        }
+        let mut totals = file::zeros((end - start) as usize)?;
         totals.fill(NOTHING);
-        Ok(Self { totals, rank_by })
+        Ok(Self { rank_by, first: start, totals })
     }
 
-    /// Add the next blocks.
+    /// Join the next block: features of the range, ascending, and what the block comes to.
     ///
     /// # Errors
-    /// Pointers that do not fit the columns, ids that do not rise within a block or are out of
-    /// range, sums that are not finite.
-    pub fn add(&mut self, block_ptr: &[i64], feature: &[u32], sum: &[f64]) -> Result<()> {
-        self.check(block_ptr, feature, sum)?;
-        match self.rank_by {
-            RankBy::Max => self.join(feature, sum, rule::Max),
-            _ => self.join(feature, sum, rule::Sum),
+    /// Lengths that differ, ids out of order or outside the range, sums that are not finite; then
+    /// nothing has changed.
+    pub fn add(&mut self, ids: &[u32], sums: &[f64]) -> Result<()> {
+        self.check(ids, sums)?;
+        for (&id, &sum) in ids.iter().zip(sums) {
+            let total = &mut self.totals[(u64::from(id) - self.first) as usize];
+            *total = match self.rank_by {
+                RankBy::Max => Max.join(*total, sum),
+                _ => *total + sum,
+            };
         }
         Ok(())
     }
 
-    /// Blocks follow each other in the columns, so an entry after the other is block after block.
-    fn join(&mut self, feature: &[u32], sum: &[f64], rule: impl Rule) {
-        for (&id, &sum) in feature.iter().zip(sum) {
-            let total = &mut self.totals[id as usize];
-            *total = rule.join(*total, sum);
-        }
+    /// Scores of the range, and which of its features have entries.
+    #[must_use]
+    pub fn finish(&self, n_prompts: u64) -> (Vec<f64>, Vec<bool>) {
+        let has = |total: &f64| total.to_bits() != NOTHING.to_bits();
+        let score = |total: &f64| self.rank_by.finish(*total, n_prompts as f64) + 0.0;
+        let scores = self.totals.iter().map(|t| if has(t) { score(t) } else { 0.0 }).collect();
+        (scores, self.totals.iter().map(has).collect())
     }
 
-    fn check(&self, block_ptr: &[i64], feature: &[u32], sum: &[f64]) -> Result<()> {
-        let n = feature.len();
-        let whole = block_ptr.first() == Some(&0) && block_ptr.last() == Some(&(n as i64));
-        if !whole || block_ptr.windows(2).any(|pair| pair[0] > pair[1]) || sum.len() != n {
-            return Err(Error::argument(format!(
-                "block_ptr must rise from 0 to the {n} features, of which there are {} sums",
-                sum.len()
-            )));
-        }
-        for pair in block_ptr.windows(2) {
-            let ids = &feature[pair[0] as usize..pair[1] as usize];
-            if let Some(pair) = ids.windows(2).find(|pair| pair[0] >= pair[1]) {
-                let message = format!("feature {} follows {} in a block", pair[1], pair[0]);
-                return Err(Error::argument(message));
-            }
-        }
-        if let Some(id) = feature.iter().find(|&&id| id as usize >= self.totals.len()) {
-            let message = format!("feature {id} is outside [0, {})", self.totals.len());
+    fn check(&self, ids: &[u32], sums: &[f64]) -> Result<()> {
+        if ids.len() != sums.len() {
+            let message = format!("{} sums for {} features", sums.len(), ids.len());
             return Err(Error::argument(message));
         }
-        match sum.iter().find(|sum| !sum.is_finite()) {
-            Some(sum) => Err(Error::argument(format!("sum is {sum}, must be finite"))),
-            None => Ok(()),
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] >= pair[1]) {
+            let message = format!("feature {} follows {}: out of order", pair[1], pair[0]);
+            return Err(Error::argument(message));
         }
-    }
-
-    /// The scores, as of a dump of so many prompts whose blocks were all added.
-    ///
-    /// # Errors
-    /// Threads that the system does not give.
-    pub(crate) fn scores(&self, n_prompts: u64, threads: Option<usize>) -> Result<Scores> {
-        Ok(Scores {
-            totals: self.totals.clone(),
-            rank_by: self.rank_by,
-            n_prompts: n_prompts as f64,
-            workers: Workers::new(threads, true)?,
-        })
-    }
-
-    /// The scores, as [`crate::score::score`] of a dump of so many prompts.
-    ///
-    /// # Errors
-    /// As [`crate::score::score`].
-    pub fn score(&self, n_prompts: u64, threads: Option<usize>) -> Result<Vec<f64>> {
-        self.scores(n_prompts, threads)?.into_dense()
+        let end = self.first + self.totals.len() as u64;
+        let outside = |&&id: &&u32| !(self.first..end).contains(&u64::from(id));
+        if let Some(id) = ids.iter().find(outside) {
+            return Err(Error::argument(format!(
+                "feature {id} is outside [{}, {end})",
+                self.first
+            )));
+        }
+        if let Some(i) = sums.iter().position(|sum| !sum.is_finite()) {
+            let message = format!("the sum of feature {} is {}, must be finite", ids[i], sums[i]);
+            return Err(Error::argument(message));
+        }
+        Ok(())
     }
 }

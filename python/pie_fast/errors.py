@@ -27,3 +27,7 @@ class BudgetError(PieFastError):
 
 class OutputExistsError(PieFastError):
     """An output folder or file exists and was not to be overwritten."""
+
+
+class WorkerError(PieFastError):
+    """Workers of an engine were lost again and again on the same item."""

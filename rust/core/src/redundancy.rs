@@ -47,7 +47,8 @@ pub type Feature = (usize, usize);
 /// negative or not finite; a file that ends too early; what `watch` returns.
 ///
 /// # Memory
-/// `8 M^2` bytes and the rows of one target layer twice.
+/// `4 M^2` bytes (`8 M^2` of features whose layers do not ascend) and the rows of one target layer
+/// twice.
 pub fn redundancy(
     decoders: &Decoders,
     features: &[Feature],
@@ -67,7 +68,7 @@ pub fn redundancy(
         Some(kernel) => job.gram(kernel, watch)?,
         None => job.gram(F32Kernel::detect(), watch)?,
     };
-    cosines(&gram, &order, &workers)
+    cosines(gram, &order, &workers)
 }
 
 struct Job<'a> {
@@ -205,30 +206,57 @@ impl Gather<u16> for Decoder {
     }
 }
 
-/// Divide by the norms and put the features back in the caller's order.
-fn cosines(gram: &[f32], order: &[usize], workers: &Workers) -> Result<Vec<f32>> {
+/// Divide the lower triangle by the norms, mirror it, and put the features back in the caller's
+/// order. In place where that is the order already, as it is of a pool: ids ascend by layer.
+fn cosines(mut gram: Vec<f32>, order: &[usize], workers: &Workers) -> Result<Vec<f32>> {
     let m = order.len();
     let norms: Vec<f64> = (0..m).map(|i| f64::from(gram[i * m + i]).sqrt()).collect();
-    let mut place = vec![0; m];
-    for (sorted, &original) in order.iter().enumerate() {
-        place[original] = sorted;
-    }
-    let mut cosines = zeros::<f32>(m.saturating_mul(m))?;
-    let mut rows: Vec<&mut [f32]> = cosines.chunks_mut(m.max(1)).collect();
-    workers.each(&mut rows, |f, row| {
-        for (g, out) in row.iter_mut().enumerate() {
-            let (i, j) = (place[f].max(place[g]), place[f].min(place[g]));
+    let mut rows: Vec<&mut [f32]> = gram.chunks_mut(m.max(1)).collect();
+    workers.each(&mut rows, |i, row| {
+        for (j, out) in row[..=i].iter_mut().enumerate() {
             let size = norms[i] * norms[j];
-            let dot = f64::from(gram[i * m + j]);
-            *out = match (size > 0.0, f == g) {
+            *out = match (size > 0.0, i == j) {
                 (false, _) => 0.0,
                 (true, true) => 1.0,
-                (true, false) => (dot / size).clamp(-1.0, 1.0) as f32,
+                (true, false) => (f64::from(*out) / size).clamp(-1.0, 1.0) as f32,
             };
         }
         Ok(())
     })?;
-    Ok(cosines)
+    mirror(&mut gram, m);
+    if order.is_sorted() { Ok(gram) } else { reordered(&gram, order, workers) }
+}
+
+/// Copy the lower triangle onto the upper one, square by square: a column at a time would touch a
+/// line of cache for every number.
+fn mirror(matrix: &mut [f32], m: usize) {
+    const SQUARE: usize = 32;
+    for top in (0..m).step_by(SQUARE) {
+        for left in (0..=top).step_by(SQUARE) {
+            for i in top..m.min(top + SQUARE) {
+                for j in left..i.min(left + SQUARE) {
+                    matrix[j * m + i] = matrix[i * m + j];
+                }
+            }
+        }
+    }
+}
+
+/// A symmetric matrix of features in the order `order`, in the caller's.
+fn reordered(matrix: &[f32], order: &[usize], workers: &Workers) -> Result<Vec<f32>> {
+    let m = order.len();
+    let mut place = vec![0; m];
+    for (sorted, &original) in order.iter().enumerate() {
+        place[original] = sorted;
+    }
+    let mut out = zeros::<f32>(m.saturating_mul(m))?;
+    let mut rows: Vec<&mut [f32]> = out.chunks_mut(m.max(1)).collect();
+    workers.each(&mut rows, |f, row| {
+        let from = &matrix[place[f] * m..][..m];
+        row.iter_mut().zip(&place).for_each(|(out, &g)| *out = from[g]);
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 fn check_weights(n_layers: usize, weights: Option<&[f64]>) -> Result<Vec<f64>> {

@@ -80,6 +80,13 @@ impl Workers {
 #[derive(Debug, Default)]
 pub(crate) struct Spare<T>(Mutex<Vec<T>>);
 
+impl<T> Spare<T> {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+}
+
 impl<T: Default> Spare<T> {
     /// Lend a piece to `work`, which finds in it whatever an earlier user left.
     pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {

@@ -44,6 +44,14 @@ impl Slab {
         Ok(parts)
     }
 
+    /// Let go of the dump's files, and of rooms that only a prompt of unusual size needs.
+    pub fn close(&mut self) {
+        self.pieces.clear();
+        if self.ids.len() > 4 * SLAB {
+            *self = Self::default();
+        }
+    }
+
     fn choose(&mut self, pieces: &mut Pieces<'_>) -> Result<()> {
         // The second bound is for prompts without entries, which would fill no slab.
         const MAX_PIECES: usize = 1 << 12;

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
+
 from pie_fast.cost import Cost
 from pie_fast.engine import Engine, LocalEngine, Workers
 from pie_fast.errors import PieFastError
@@ -103,7 +105,9 @@ def crew_of(model: Replacer, engine: Engine | None = None) -> Iterator[Crew]:
     """
     engine = engine or LocalEngine()
     here = isinstance(engine, LocalEngine)
-    make = partial(Held, model) if here else partial(_load, _source_of(model))
+    make = partial(Held, model)
+    if not here:
+        make = partial(_load, _source_of(model), torch.get_num_threads())
     with engine.workers(make) as workers:
         yield Crew(model, workers, engine.n_workers, here=here)
 
@@ -118,7 +122,8 @@ def _source_of(model: Replacer) -> ModelSource:
     return source
 
 
-def _load(source: ModelSource) -> Held:
+def _load(source: ModelSource, threads: int) -> Held:
+    torch.set_num_threads(threads)  # how a sum is cut into threads is seen in its last bits
     return Held(source.load())
 
 

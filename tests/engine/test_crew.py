@@ -26,7 +26,7 @@ from pie_fast.synergy_pool import measure_synergy
 from running import contents
 from tiny import random_llama
 from torch_prompts import random_prompts
-from two_here import TurnsEngine
+from turns_engine import TurnsEngine
 
 PROMPTS = tuple(random_prompts(21))
 BEHAVIOR = Behavior("random", PROMPTS, ())

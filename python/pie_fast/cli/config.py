@@ -19,7 +19,12 @@ from pie_fast.suggestions import did_you_mean
 RUN_FILE = "run.toml"
 
 #: options that say how a run is made here and now, not what it finds
-_NOT_KEPT = {"config", "out", "force", "resume", "ignore-estimate", "json", "quiet", "verbose"}
+_NOT_KEPT = {"config", "out", "force", "resume", "ignore-estimate", "json", "quiet", "verbose"} | {
+    "engine",
+    "address",
+    "workers",
+    "timeout",
+}
 
 #: kind of option -> what its values are in a TOML file
 _KINDS: dict[str, tuple[type, ...]] = {

@@ -73,3 +73,11 @@ def hang_once(held: int, item: tuple[Path, int]) -> int:
 def process(held: int, item: int) -> int:
     time.sleep(0.2)
     return os.getpid()
+
+
+def host(held: None, item: int) -> str:
+    """The address of the host that this runs on."""
+    import ray
+
+    time.sleep(0.2)
+    return str(ray.util.get_node_ip_address())

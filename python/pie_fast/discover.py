@@ -25,6 +25,7 @@ from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.budget import BudgetChoice, choose_budget
 from pie_fast.capture import split_prompts
+from pie_fast.crew import Crew
 from pie_fast.errors import BehaviorError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
 from pie_fast.interpret import interpret_features
@@ -59,6 +60,7 @@ def discover(
     resume: bool = False,
     command: Sequence[str] | None = None,
     config: str | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, Any]:
     """Find, interpret and evaluate the circuit of a behaviour.
 
@@ -72,6 +74,8 @@ def discover(
         resume: Go on with a run that was stopped.
         command: The command line that asks for it, to be recorded.
         config: What `run.toml` holds; None writes none.
+        crew: Workers that hold the model, for capture, synergy and conditional gradient; None: all
+            of it in this process.
 
     Returns:
         What `result.json` holds.
@@ -88,7 +92,7 @@ def discover(
             fit = measure_reconstruction(model, split_prompts(behavior, "selection")[:LOOKED_AT])
         if fit.warning is not None:
             reporter.note(fit.warning)
-        stages = _Stages(model, behavior, plan, folder, reporter)
+        stages = _Stages(model, behavior, plan, folder, reporter, crew)
         chosen = stages.select()
         result: dict[str, Any] = {
             "features": stages.listed(chosen),
@@ -135,9 +139,15 @@ class _Stages(Selecting):
     """All stages of one run: the budget, the selection, and what is said about it."""
 
     def __init__(
-        self, model: Replacer, behavior: Behavior, plan: Plan, folder: Path, reporter: Reporter
+        self,
+        model: Replacer,
+        behavior: Behavior,
+        plan: Plan,
+        folder: Path,
+        reporter: Reporter,
+        crew: Crew | None,
     ) -> None:
-        super().__init__(model, behavior, plan, folder, reporter)
+        super().__init__(model, behavior, plan, folder, reporter, crew)
         self.choice = self._choose_budget() if plan.budget is None else None
         self.budget: int = self.choice.budget if self.choice else plan.budget or 0
 

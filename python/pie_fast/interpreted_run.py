@@ -27,6 +27,7 @@ from pie_fast.interpret.passes.corpus_hash import corpus_hash
 from pie_fast.outputs import write_json
 
 if TYPE_CHECKING:
+    from pie_fast.engine import Engine
     from pie_fast.progress import Reporter
     from pie_fast.replacement_model import ReplacementModel
 
@@ -77,6 +78,7 @@ class InterpretedRun(DiscoveredRun):
         behavior: str | None = None,
         device: str = "auto",
         reporter: Reporter,
+        engine: Engine | None = None,
     ) -> dict[str, Any]:
         """Interpret the run's features, and write both files.
 
@@ -88,6 +90,7 @@ class InterpretedRun(DiscoveredRun):
             model, clt, behavior: Instead of those that the run names.
             device: Where the model runs.
             reporter: Shows and times the stages.
+            engine: Whose workers ask the language model; None: this process.
 
         Returns:
             What `interpretation.json` holds. A dry run of a language model writes nothing.
@@ -124,7 +127,7 @@ class InterpretedRun(DiscoveredRun):
             return self._write(circuit, content, loaded)
         if not llm.dry_run:  # what rules found is kept, whatever becomes of the language model
             self._write(circuit, content, loaded)
-        circuit, told = with_llm(loaded, circuit, prompts, llm, reporter)
+        circuit, told = with_llm(loaded, circuit, prompts, llm, reporter, engine)
         content = _content(circuit, told, made, loaded, reporter)
         return content if llm.dry_run else self._write(circuit, content, loaded)
 

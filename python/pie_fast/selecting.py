@@ -14,6 +14,7 @@ from pie_fast.behaviors import Behavior
 from pie_fast.capture import capture
 from pie_fast.conditional import Grown, grow
 from pie_fast.cost import Cost
+from pie_fast.crew import Crew
 from pie_fast.cuts import Cuts
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError
@@ -26,6 +27,7 @@ from pie_fast.plan import Plan
 from pie_fast.progress import Advance, Reporter
 from pie_fast.selectors import Ranked, as_asked, select_features
 from pie_fast.slots import Slots
+from pie_fast.spread_ground import SpreadGround, SpreadNodeGround
 from pie_fast.stability import (
     Select,
     frequency_by_score,
@@ -46,14 +48,22 @@ class Selecting:
         plan: Every choice.
         folder: The dump goes to `dump` in it.
         reporter: Shows and times the stages.
+        crew: Workers that hold the model; None: this process.
 
     Raises:
         BudgetError: The budget exceeds the active features, or nodes.
     """
 
     def __init__(
-        self, model: Replacer, behavior: Behavior, plan: Plan, folder: Path, reporter: Reporter
+        self,
+        model: Replacer,
+        behavior: Behavior,
+        plan: Plan,
+        folder: Path,
+        reporter: Reporter,
+        crew: Crew | None = None,
     ) -> None:
+        self.crew = crew
         self.model, self.behavior, self.plan = model, behavior, plan
         self.reporter = reporter
         self.metric = plan.metric or behavior.metric
@@ -148,16 +158,13 @@ class Selecting:
     @cached_property
     def ground(self) -> Ground:
         """The selection prompts, prepared once for every growth on them."""
+        asked = self.behavior.selection, "kl", self.switches
+        options: dict[str, Any] = {"candidates": self.active, "batch_size": self.plan.batch_size}
+        of_nodes = self.plan.unit == "node"
         with self.reporter.stage("prepare"):
-            kind = NodeGround if self.plan.unit == "node" else Ground
-            return kind(
-                self.model,
-                self.behavior.selection,
-                "kl",
-                self.switches,
-                candidates=self.active,
-                batch_size=self.plan.batch_size,
-            )
+            if self.crew is None or self.crew.here:
+                return (NodeGround if of_nodes else Ground)(self.model, *asked, **options)
+            return (SpreadNodeGround if of_nodes else SpreadGround)(self.crew, *asked, **options)
 
     @property
     def slots(self) -> Slots | None:
@@ -182,6 +189,7 @@ class Selecting:
                 batch_size=plan.batch_size,
                 mean_of=self.behavior.selection,
                 progress=advance,
+                crew=self.crew,
             )
         self._synergy_cost = self.model.spent - before
         return found
@@ -244,4 +252,5 @@ class Selecting:
                 resume=path.exists(),
                 progress=advance,
                 note=self.reporter.note,
+                crew=self.crew,
             )

@@ -20,7 +20,12 @@ from pie_fast.untrusted import shown
 RUN_FILE = "run.toml"
 
 #: options that say how a run is made here and now, not what it finds
-_NOT_KEPT = {"config", "out", "force", "resume", "ignore-estimate", "json", "quiet", "verbose"}
+_NOT_KEPT = {"config", "out", "force", "resume", "ignore-estimate", "json", "quiet", "verbose"} | {
+    "engine",
+    "address",
+    "workers",
+    "timeout",
+}
 
 #: kind of option -> what its values are in a TOML file
 _KINDS: dict[str, tuple[type, ...]] = {

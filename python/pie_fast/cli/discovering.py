@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,10 +48,19 @@ from pie_fast.cli.common import (
     print_json,
 )
 from pie_fast.cli.config import ConfigOption, written
+from pie_fast.cli.engines import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    TimeoutOption,
+    WorkersOption,
+    chosen_engine,
+)
 from pie_fast.cli.selecting import BonusOption, FormOption
 from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
+    from pie_fast.engine import Engine
     from pie_fast.plan import Plan
 
 #: budgets that are chosen
@@ -219,6 +229,10 @@ def discover(
     force: ForceOption = False,
     resume: ResumeOption = False,
     ignore_estimate: IgnoreEstimateOption = False,
+    engine: EngineOption = EngineName["local"],
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -257,6 +271,7 @@ def discover(
         force=force,
         resume=resume,
         config=written(context),
+        where=chosen_engine(engine, address, workers, timeout),
         as_json=as_json,
     )
 
@@ -293,6 +308,7 @@ def _discover(
     force: bool,
     resume: bool,
     config: str | None = None,
+    where: AbstractContextManager[Engine] | None = None,
     as_json: bool,
 ) -> None:
     from pie_fast.outputs import check_new_folder
@@ -300,6 +316,7 @@ def _discover(
     # Before minutes of work: what can be refused at once is.
     check_new_folder(out, force=force, resume=resume)
     from pie_fast.cli.planning import ask, check_loadable
+    from pie_fast.crew import crew_of
     from pie_fast.discover import discover as run
 
     chosen = read_plan(plan, options, method_options)
@@ -307,17 +324,19 @@ def _discover(
         check_loadable(how)
     loaded, (found,) = how.load_with([behavior], n_prompts, options["seed"])
     ask(loaded, found, chosen, out, reporter(), ignore=ignore_estimate)
-    result = run(
-        loaded,
-        found,
-        chosen,
-        out,
-        reporter=reporter(),
-        force=force,
-        resume=resume,
-        command=["pie-fast", *sys.argv[1:]],
-        config=config,
-    )
+    with where or nullcontext() as engine, crew_of(loaded, engine) as crew:
+        result = run(
+            loaded,
+            found,
+            chosen,
+            out,
+            reporter=reporter(),
+            force=force,
+            resume=resume,
+            command=["pie-fast", *sys.argv[1:]],
+            config=config,
+            crew=crew,
+        )
     if as_json:
         print_json({**result, "folder": str(out)})
     else:

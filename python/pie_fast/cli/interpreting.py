@@ -19,6 +19,14 @@ from pie_fast.cli.common import (
     at_least,
     print_json,
 )
+from pie_fast.cli.engines import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    TimeoutOption,
+    WorkersOption,
+    chosen_engine,
+)
 from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
@@ -140,6 +148,10 @@ def interpret(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     force: ForceOption = False,
+    engine: EngineOption = EngineName["local"],
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what the features of a run do, and measure how well that describes them."""
@@ -156,6 +168,7 @@ def interpret(
         "--llm-cache": cache,
         "--rated": n_rated,
         "--dry-run": dry_run or None,
+        "--engine": None if engine is EngineName["local"] else engine.value,
     }
     llm = None
     if explainer is Explainer.openai or fade:
@@ -178,22 +191,24 @@ def interpret(
         raise typer.BadParameter("--labels and --explainer openai exclude each other; give one")
     from pie_fast.interpret.circuit import Choices
 
-    told = wanted.interpret(
-        text=Text(tuple(corpus or ()), corpus_tokens, window),
-        choices=Choices(
-            n_contexts=contexts,
-            steered_prompts=0 if dry_run else steered,
-            batch_size=batch_size,
-            seed=seed,
-        ),
-        llm=llm,
-        labels=labels,
-        model=model,
-        clt=clt,
-        behavior=behavior,
-        device=device,
-        reporter=reporter(),
-    )
+    with chosen_engine(engine, address, workers, timeout) as where:
+        told = wanted.interpret(
+            text=Text(tuple(corpus or ()), corpus_tokens, window),
+            choices=Choices(
+                n_contexts=contexts,
+                steered_prompts=0 if dry_run else steered,
+                batch_size=batch_size,
+                seed=seed,
+            ),
+            llm=llm,
+            labels=labels,
+            model=model,
+            clt=clt,
+            behavior=behavior,
+            device=device,
+            reporter=reporter(),
+            engine=where,
+        )
     if as_json:
         print_json(told)
     elif dry_run:

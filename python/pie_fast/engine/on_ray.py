@@ -172,6 +172,7 @@ class _Crew(Generic[T]):
         running: dict[Any, _Job] = {}
         finished: dict[int, tuple[bool, Any]] = {}
         next_out, ended = 0, False
+        sent = self.ray.put(function)  # once a machine, with all that it carries
         try:
             while True:
                 while next_out in finished:
@@ -187,7 +188,7 @@ class _Crew(Generic[T]):
                     if job is None:
                         ended = True
                         break
-                    running[self._begin(function, job)] = job
+                    running[self._begin(sent, job)] = job
                 if not running:
                     if ended and not finished:
                         return
@@ -198,7 +199,7 @@ class _Crew(Generic[T]):
             for job in running.values():
                 self._dismiss(job.worker)
 
-    def _begin(self, function: Callable[[T, Item], Result], job: _Job) -> Any:
+    def _begin(self, function: Any, job: _Job) -> Any:
         if self._idle:
             job.worker = self._idle.popleft()
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pie_fast.llm.answers import A, InvalidAnswerError, parse
 from pie_fast.llm.request import content_hash
@@ -16,6 +16,41 @@ from pie_fast.storage import write_json
 from pie_fast.untrusted import load_json
 
 _FORMAT, _VERSION = "pie-fast-llm-answer", 1
+
+
+#: a request's content, an accepted answer as it was given, and what the server counted
+Answer = tuple[dict[str, Any], str, dict[str, int | None]]
+
+
+class Answers(Protocol):
+    """Where a chat looks for answers, and leaves them."""
+
+    def read(self, content: dict[str, Any], schema: type[A]) -> A | None:
+        """The answer to a request; None where there is none."""
+        ...
+
+    def write(self, content: dict[str, Any], answer: str, usage: dict[str, int | None]) -> None:
+        """Store an accepted answer, as it was given."""
+        ...
+
+
+class Told:
+    """Answers that another process will store: written, and never read.
+
+    Attributes:
+        answers: In the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+
+    def read(self, content: dict[str, Any], schema: type[A]) -> A | None:
+        """None: whoever asks has looked."""
+        return None
+
+    def write(self, content: dict[str, Any], answer: str, usage: dict[str, int | None]) -> None:
+        """Keep an accepted answer."""
+        self.answers.append((content, answer, usage))
 
 
 class AnswerCache:

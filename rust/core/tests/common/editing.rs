@@ -1,5 +1,7 @@
 //! Changes dumps that `common` wrote; the manifest agrees afterwards, unless it is what is edited.
 
+#![allow(dead_code)]
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -54,7 +56,7 @@ pub fn edit_shard(folder: &Path, i: usize, edit: impl FnOnce(&mut Vec<Column>)) 
     let (path, _) = shard(folder, i);
     let mut columns = read(&path);
     edit(&mut columns);
-    std::fs::write(path, bytes(&columns)).unwrap();
+    std::fs::write(path, bytes(&columns, None)).unwrap();
     seal(folder, i);
 }
 
@@ -84,8 +86,9 @@ fn read(path: &Path) -> Vec<Column> {
 }
 
 /// A safetensors file of these columns.
-pub fn bytes(columns: &[Column]) -> Vec<u8> {
+pub fn bytes(columns: &[Column], metadata: Option<Value>) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
+    header.extend(metadata.map(|texts| ("__metadata__".to_owned(), texts)));
     for column in columns {
         let begin = data.len();
         data.extend_from_slice(&column.data);

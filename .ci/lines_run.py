@@ -6,16 +6,14 @@ python .ci/lines_run.py PYTHON.json RUST.json
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FLOOR = 90.0
+from record import ROOT, write
 
-ROOT = Path(__file__).resolve().parent.parent
+FLOOR = 90.0
 
 
 class File(NamedTuple):
@@ -60,13 +58,6 @@ def ranges(lines: list[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def git(*arguments: str) -> str:
-    """What git says."""
-    return subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
 def main(python: str, rust: str) -> int:
     """Print the table, write the record; 1 under the floor."""
     of_llvm = json.loads(Path(rust).read_text())
@@ -83,16 +74,7 @@ def main(python: str, rust: str) -> int:
         "floor_percent": FLOOR,
     }
     passed = min(figures["python_percent"], figures["rust_percent"]) >= FLOOR
-    record = {
-        "name": "coverage",
-        "commit": git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else ""),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": ".ci/coverage",
-        "figures": figures,
-        "passed": passed,
-    }
-    (ROOT / "records").mkdir(exist_ok=True)
-    (ROOT / "records/coverage.json").write_text(json.dumps(record, indent=1) + "\n")
+    write("coverage", ".ci/coverage", figures, passed)
     print(json.dumps(figures))
     return 0 if passed else 1
 

@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     match name.as_str() {
         "greedy-dense" => {
             let packed: Vec<f32> = joint.iter().map(|&x| x as f32).collect();
-            let full = unpack(&packed, m)?;
+            let full = unpack(&packed, m, &cancel)?;
             let matrix = Dense::new(&full, m)?;
             for _ in 0..times {
                 black_box(greedy_select(&scores, &matrix, 200, Bonus::Mean, limits, &cancel)?);

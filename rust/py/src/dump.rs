@@ -1,7 +1,7 @@
 //! Feature dumps.
 
 use crate::arrays::{Array, Columns, slice};
-use crate::enter::{detached, watched};
+use crate::enter::{abandonable, watched};
 use crate::errors::to_python;
 use numpy::{PyArray1, PyReadonlyArray1};
 use pie_fast_core::Error;
@@ -24,7 +24,7 @@ pub struct Dump {
 impl Dump {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Ok(Self { core: detached(py, || Core::open(path))? })
+        Ok(Self { core: abandonable(py, |_| Core::open(path))? })
     }
 
     #[getter]
@@ -114,7 +114,8 @@ impl Dump {
         first_prompt: u64,
         n_prompts: u64,
     ) -> PyResult<Columns<'py>> {
-        let all: Entries = detached(py, || self.core.entries(first_prompt, n_prompts))?;
+        let all: Entries =
+            watched(py, None, |watch| self.core.entries(first_prompt, n_prompts, watch))?;
         Ok((
             PyArray1::from_vec(py, all.prompt_ptr),
             PyArray1::from_vec(py, all.feature),

@@ -21,6 +21,7 @@ __all__ = [
     "greedy_select",
     "greedy_select_many",
     "improve_by_swaps",
+    "kernels",
     "load_synergy",
     "redundancy",
     "rows_at",
@@ -33,6 +34,7 @@ __all__ = [
 
 __version__: str
 build_profile: str
+kernels: str
 
 _Progress = Callable[[int, int], object]
 _Floats = NDArray[np.float32] | NDArray[np.float64]

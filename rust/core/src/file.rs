@@ -1,6 +1,7 @@
 //! Files read by position. Nothing is mapped, so a file that shrinks while it is read is an error
 //! and never a signal.
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use std::fs::File;
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 #[cfg(target_endian = "big")]
 compile_error!("feature dumps are little endian and read without byte swapping");
+
+/// Numbers read between two looks at whether to stop.
+const PART: usize = 1 << 22;
 
 /// A regular file, open for reading at any offset from any thread.
 #[derive(Debug)]
@@ -71,6 +75,19 @@ impl Source {
             ),
             _ => Error::io(&self.path, source),
         })
+    }
+
+    /// As [`Source::read_vec`] for what may be gigabytes.
+    ///
+    /// # Errors
+    /// As [`Source::read_vec`]; an interrupt.
+    pub fn read_long<T: Pod>(&self, offset: u64, n: usize, cancel: &Cancel) -> Result<Vec<T>> {
+        let mut out = zeros(n)?;
+        for (i, part) in out.chunks_mut(PART).enumerate() {
+            cancel.check()?;
+            self.read(part, offset + (i * PART * size_of::<T>()) as u64)?;
+        }
+        Ok(out)
     }
 
     /// `n` elements from the bytes at `offset`.

@@ -1,7 +1,7 @@
 //! Feature dumps.
 
 use crate::arrays::{Array, Columns, slice};
-use crate::enter::{detached, watched};
+use crate::enter::{abandonable, detached, watched};
 use crate::errors::to_python;
 use numpy::{PyArray1, PyReadonlyArray1};
 use pie_fast_core::dump::{Dump as Core, Entries, FeatureEntries};
@@ -26,7 +26,7 @@ impl Dump {
     #[new]
     #[pyo3(signature = (path, *, prompts=None))]
     fn new(py: Python<'_>, path: PathBuf, prompts: Option<(u64, u64)>) -> PyResult<Self> {
-        let core = detached(py, || match prompts {
+        let core = abandonable(py, move |_| match prompts {
             None => Core::open(path),
             Some((first, end)) => Core::open_prompts(path, first..end),
         })?;
@@ -160,7 +160,8 @@ impl Dump {
         first_prompt: u64,
         n_prompts: u64,
     ) -> PyResult<Columns<'py>> {
-        let all: Entries = detached(py, || self.core.entries(first_prompt, n_prompts))?;
+        let all: Entries =
+            watched(py, None, |watch| self.core.entries(first_prompt, n_prompts, watch))?;
         Ok((
             PyArray1::from_vec(py, all.prompt_ptr),
             PyArray1::from_vec(py, all.feature),

@@ -12,8 +12,12 @@ mod select;
 mod synergy;
 
 /// The native part of `pie_fast`.
-#[pyo3::pymodule]
+///
+/// Free-threaded Python is not declared: nothing here was tested on it.
+#[pyo3::pymodule(gil_used = true)]
 mod _native {
+    use crate::errors::to_python;
+    use pie_fast_core::cpu::choose;
     use pyo3::prelude::*;
 
     #[pymodule_export]
@@ -36,6 +40,8 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-        module.add("build_profile", profile)
+        module.add("build_profile", profile)?;
+        // Asked here, so that a wrong wish is an error of the import and not passed over.
+        module.add("kernels", choose().map_err(to_python)?.name())
     }
 }

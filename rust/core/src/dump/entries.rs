@@ -41,11 +41,11 @@ impl Dump {
     /// The entries of the prompts `first .. first + n`.
     ///
     /// # Errors
-    /// Prompts that the dump does not have; a shard that is not what its format promises.
+    /// Prompts that the dump does not have; a shard that is not what its format promises; `watch`.
     ///
     /// # Memory
     /// All entries of the range.
-    pub fn entries(&self, first: u64, n: u64) -> Result<Entries> {
+    pub fn entries(&self, first: u64, n: u64, watch: &mut Watch<'_>) -> Result<Entries> {
         self.check_prompts(first, n)?;
         let want = Want { activation: true, attribution: self.has_attribution() };
         let mut out = Entries { prompt_ptr: vec![0], ..Entries::default() };
@@ -53,6 +53,7 @@ impl Dump {
         let mut rows = Rows::default();
         let mut pieces = Pieces::new(self, first..first + n);
         while let Some(piece) = pieces.next(CHUNK)? {
+            watch(out.feature.len() as u64, self.n_active())?;
             rows.load(&piece.shard, piece.prompts.clone(), want)?;
             let (base, ptr) = (out.feature.len() as u64, &piece.shard.prompt_ptr);
             let begin = ptr[piece.prompts.start];

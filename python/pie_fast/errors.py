@@ -27,3 +27,11 @@ class BudgetError(PieFastError):
 
 class OutputExistsError(PieFastError):
     """An output folder or file exists and was not to be overwritten."""
+
+
+class JournalError(PieFastError):
+    """A run's journal is broken, or the run was begun with what is no longer there."""
+
+
+class RunInUseError(PieFastError):
+    """Another process works in the folder of a run; the message names its id."""

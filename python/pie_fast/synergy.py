@@ -90,6 +90,14 @@ class SynergyEstimator:
         self._alone: NDArray[np.float64] | None = None
         self._still: dict[int, NDArray[np.float64]] = {}
 
+    def start(self) -> None:
+        """Measure what all rows share: no rows cost more for being the first."""
+        if self.exact:
+            self._singles()
+            return
+        for first, setup in self._patcher.setups:
+            self._unmoved(first, setup)
+
     def rows(self, rows: Sequence[int]) -> NDArray[np.float64]:
         """Synergy of each pool position in `rows` with every pool feature: `[len(rows), M]`.
 
@@ -116,9 +124,8 @@ class SynergyEstimator:
 
     def _exact(self, rows: Sequence[int]) -> NDArray[np.float64]:
         size = len(self.pool)
-        if self._alone is None:
-            self._alone = self._patcher.values([(), *((i,) for i in range(size))])
-        none, alone = self._alone[0], self._alone[1:]
+        singles = self._singles()
+        none, alone = singles[0], singles[1:]
         out = np.zeros((len(rows), size))
         for place, i in enumerate(rows):
             # Row by row: the pairs of i share its run up to the layer of the other one.
@@ -129,15 +136,26 @@ class SynergyEstimator:
     def _differences(self, rows: Sequence[int]) -> NDArray[np.float64]:
         total = np.zeros((len(rows), len(self.pool)))
         for first, setup in self._patcher.setups:
-            if first not in self._still:
-                self._still[first] = self._effects_at(setup, [()])
+            still = self._unmoved(first, setup)
             per_pass = sets_per_pass(setup, backward=True)
             for at in range(0, len(rows), per_pass):
                 moved = [(row,) for row in rows[at : at + per_pass]]
-                total[at : at + len(moved)] += self._effects_at(setup, moved) - self._still[first]
+                total[at : at + len(moved)] += self._effects_at(setup, moved) - still
         out = total / self._patcher.n_prompts
         out[np.arange(len(rows)), list(rows)] = 0.0
         return out
+
+    def _singles(self) -> NDArray[np.float64]:
+        """The metric with no feature moved, then with each alone: `[1 + M, n_prompts]`."""
+        if self._alone is None:
+            self._alone = self._patcher.values([(), *((i,) for i in range(len(self.pool)))])
+        return self._alone
+
+    def _unmoved(self, first: int, setup: Setup) -> NDArray[np.float64]:
+        """Effects of a batch with no feature moved: `[1, M]`."""
+        if first not in self._still:
+            self._still[first] = self._effects_at(setup, [()])
+        return self._still[first]
 
     def _effects_at(self, setup: Setup, moved: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """Effects with each set of features moved, summed over prompts: `[len(moved), M]`."""

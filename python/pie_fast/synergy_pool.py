@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from pie_fast.behaviors import Prompt
 from pie_fast.circuit import SWITCHES
+from pie_fast.cost import Cost
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import PieFastError
 from pie_fast.model import Replacer, Switches
@@ -78,10 +79,15 @@ def measure_synergy(
         batch_size=batch_size,
         mean_of=mean_of,
     )
+    measured.start()
+    # Rows of an earlier process are charged here too, so that the cost is that of all of them.
+    before = model.spent
+    model.spent += rows.spent
     missing = np.flatnonzero(~rows.done)
     for first in range(0, len(missing), BLOCK_ROWS):
         block = missing[first : first + BLOCK_ROWS].tolist()
-        rows.fill(block, measured.rows(block))
+        found = measured.rows(block)
+        rows.fill(block, found, model.spent - before)
         if progress is not None:
             progress(int(rows.done.sum()), len(pool))
     matrix = SynergyMatrix.from_dense(
@@ -176,17 +182,19 @@ def prompts_of_dump(dump: FeatureDump) -> list[Prompt]:
 
 @dataclass
 class _Rows:
-    """Rows measured so far, on disk after every block."""
+    """Rows measured so far, and what they cost, on disk after every block."""
 
     path: Path
     pool: NDArray[np.int64]
     tag: str
     values: NDArray[np.float64] = field(init=False)
     done: NDArray[np.bool_] = field(init=False)
+    spent: Cost = field(init=False)
 
     def __post_init__(self) -> None:
         self.values = np.zeros((len(self.pool), len(self.pool)))
         self.done = np.zeros(len(self.pool), dtype=bool)
+        self.spent = Cost()
 
     @classmethod
     def resume(cls, path: Path, pool: NDArray[np.int64], tag: str) -> _Rows:
@@ -199,18 +207,20 @@ class _Rows:
                 if (file.metadata() or {}).get("tag") == tag:
                     rows.values[:] = file.get_tensor("values")
                     rows.done[:] = file.get_tensor("done").astype(bool)
-        except (SafetensorError, ValueError):
+                    rows.spent = Cost(*file.get_tensor("spent").tolist())
+        except (SafetensorError, ValueError, TypeError):
             # A partial file that cannot be read is worth less than measuring again.
             return cls(path, pool, tag)
         return rows
 
-    def fill(self, block: Sequence[int], rows: NDArray[np.float64]) -> None:
+    def fill(self, block: Sequence[int], rows: NDArray[np.float64], spent: Cost) -> None:
         self.values[list(block)] = rows
         self.done[list(block)] = True
         tensors: dict[str, NDArray[Any]] = {
             "values": self.values,
             "done": self.done.astype(np.uint8),
             "pool": self.pool,
+            "spent": np.array([spent.forward, spent.backward], dtype=np.int64),
         }
         write_safetensors(self.path, tensors, metadata={"tag": self.tag})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,9 +43,10 @@ from pie_fast.cli.common import (
     SeedOption,
     Unit,
     at_least,
+    command_line,
     print_json,
 )
-from pie_fast.cli.config import ConfigOption, written
+from pie_fast.cli.config import ConfigOption, asked, written
 from pie_fast.cli.selecting import BonusOption, FormOption
 from pie_fast.cli.speech import reporter
 
@@ -138,6 +138,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
+    context: typer.Context,
     behavior: BehaviorOption = "ioi",
     budget: AnyBudgetOption = "50",
     target_fidelity: TargetOption = 0.9,
@@ -151,6 +152,7 @@ def demo(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     force: ForceOption = False,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """All of PIE on the embedded model, offline."""
@@ -175,7 +177,8 @@ def demo(
         method_options=method_option or [],
         n_prompts=None,
         force=force,
-        resume=False,
+        resume=resume,
+        asked=asked(context),
         as_json=as_json,
     )
 
@@ -257,6 +260,7 @@ def discover(
         force=force,
         resume=resume,
         config=written(context),
+        asked=asked(context),
         as_json=as_json,
     )
 
@@ -293,6 +297,7 @@ def _discover(
     force: bool,
     resume: bool,
     config: str | None = None,
+    asked: dict[str, Any],
     as_json: bool,
 ) -> None:
     from pie_fast.outputs import check_new_folder
@@ -315,8 +320,9 @@ def _discover(
         reporter=reporter(),
         force=force,
         resume=resume,
-        command=["pie-fast", *sys.argv[1:]],
+        command=command_line(),
         config=config,
+        asked=asked,
     )
     if as_json:
         print_json({**result, "folder": str(out)})

@@ -17,6 +17,7 @@ from pie_fast.cli.common import (
     RankBy,
     RankByOption,
     SeedOption,
+    command_line,
     open_noting,
     print_json,
 )
@@ -80,7 +81,7 @@ def select(
         "baseline": opened.manifest.get("baseline"),
     }
     if out is not None:
-        write_json(out, content)
+        write_json(out, {**content, "command": command_line()})
     if as_json:
         print_json(content)
     else:

@@ -9,6 +9,7 @@ RUN/dump/synergy.safetensors           how pairs of features work together
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from pie_fast.dump import FeatureDump, open_dump
 from pie_fast.errors import PieFastError
+from pie_fast.journal import spent_by
 from pie_fast.outputs import RESULT
 from pie_fast.synergy_matrix import SynergyMatrix
 
@@ -88,7 +90,7 @@ def read_run(folder: Path) -> Run:
         OSError: `result.json` cannot be read.
     """
     try:
-        result = _read_json(folder / RESULT)
+        result = spent_by(folder, "discover") | _read_json(folder / RESULT)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PieFastError(f"{folder} is not a run: it has no {RESULT}") from error
     for name, kind in (("features", list), ("settings", dict), ("evaluation", dict)):
@@ -104,7 +106,7 @@ def read_run(folder: Path) -> Run:
                 "as `discover` writes it"
             )
     more = folder / INTERPRETATION
-    told = _read_json(more) if more.exists() else {}
+    told = _told(more) if more.exists() else {}
     interpretations = {
         str(one["feature"]): one
         for source in (result, told)
@@ -121,6 +123,27 @@ def read_run(folder: Path) -> Run:
         open_dump(folder / "dump") if has_dump else None,
         SynergyMatrix.load(synergy) if has_dump and synergy.exists() else None,
     )
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What `interpret` wrote, with what it took.
+
+    Raises:
+        PieFastError: It is not what `interpret` writes.
+    """
+    told = _read_json(path)
+    found = told.get("interpretations")
+    if not isinstance(found, list) or not all(
+        isinstance(one, dict) and "feature" in one for one in found
+    ):
+        raise PieFastError(
+            f"{path}: interpretations is {reprlib.repr(found)}, must be a list of objects with a "
+            "feature; pie-fast interpret --force writes it anew"
+        )
+    spent = spent_by(path.parent, "interpret")
+    if told.get("llm") is not None:
+        told["llm"] = {**spent.get("llm", {}), **told["llm"]}
+    return spent | told
 
 
 def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pie_fast import SynergyMatrix, open_dump
+from pie_fast.journal import spent_by
 from running import BUDGET, N_HELD_OUT, N_SELECTION, Outcome, World, contents, run_cli
 
 
@@ -45,7 +46,9 @@ def test_result_file_is_what_was_printed(discovered: tuple[Path, Outcome]) -> No
     path, outcome = discovered
     printed = outcome.json
     assert printed.pop("folder") == str(path)
-    assert json.loads((path / "result.json").read_text()) == printed
+    spent = spent_by(path, "discover")
+    assert set(spent) == {"timings", "model_calls"}
+    assert json.loads((path / "result.json").read_text()) | spent == printed
     assert open_dump(path / "dump").complete
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 

@@ -47,13 +47,20 @@ class Journal:
         return self.folder / JOURNAL
 
     def write(self, event: str, **of: Any) -> None:
-        """Append an event with the time and this process; it is on disk on return."""
+        """Append an event with the time and this process; it is on disk on return.
+
+        Raises:
+            OSError: The disk is full, say; naming the file, which has then at most a torn line.
+        """
         who = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "pid": os.getpid()}
         line = _line({"event": event, **of, **who, "host": socket.gethostname()})
-        with self.path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, str(self.path)) from None
 
     def events(self) -> list[Event]:
         """All events that are whole; none where there is no journal.

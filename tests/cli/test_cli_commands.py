@@ -213,10 +213,13 @@ def test_evaluate_reads_selections_and_results(
     )
     for key in ("behavioral_fidelity", "kl_divergences", "faithfulness"):
         assert found.json[key] == said["evaluation"][key]
-    assert json.loads((tmp_path / "figures.json").read_text()) == found.json
+    kept = json.loads((tmp_path / "figures.json").read_text())
+    assert kept.pop("command")[:2] == ["pie-fast", "evaluate"]
+    assert kept == found.json
     selection = tmp_path / "selection.json"
     chosen = run_cli("select", discovered[0] / "dump", "-k", 7, "--out", selection)
     assert (chosen.code, f"{selection}" in "".join(chosen.stdout.split())) == (0, True)
+    assert json.loads(selection.read_text())["command"][:2] == ["pie-fast", "select"]
     figures = run_cli("evaluate", *world.sources, "--features", selection, "--error", "drop")
     assert "errors dropped" in figures.stdout
 

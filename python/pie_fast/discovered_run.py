@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.errors import PieFastError
+from pie_fast.journal import spent_by
 from pie_fast.outputs import RESULT
 from pie_fast.types import FeatureId
 from pie_fast.untrusted import load_json, shown
@@ -61,11 +62,12 @@ class DiscoveredRun:
 
     @cached_property
     def result(self) -> Mapping[str, Any]:
-        """What the result holds.
+        """What the result holds, with `timings` and `model_calls` of the journal.
 
         Raises:
             PieFastError: There is none, it is no JSON object, or a field of it is of another
                 type.
+            JournalError: The journal is broken.
         """
         try:
             found = _object(self.file)
@@ -74,7 +76,7 @@ class DiscoveredRun:
         for name in (*_OBJECTS, *_LISTS):
             if found.get(name) is not None:
                 _check(self.file, name, found[name])
-        return found
+        return {**spent_by(self.folder, "discover"), **found}
 
     @cached_property
     def told(self) -> Mapping[str, Any]:

@@ -35,3 +35,11 @@ class WorkerError(PieFastError):
 
 class StorageError(PieFastError):
     """What is at a URL cannot be read or written; the message names the URL and why."""
+
+
+class JournalError(PieFastError):
+    """A run's journal is broken, or the run was begun with what is no longer there."""
+
+
+class RunInUseError(PieFastError):
+    """Another process works in the folder of a run; the message names its id."""

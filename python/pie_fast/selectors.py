@@ -11,6 +11,7 @@ Those of `pie_fast.methods` need the model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +109,23 @@ class Ranked:
     def first(self, k: int) -> Ranked:
         """The first k of them."""
         return replace(self, ids=self.ids[:k], scores=self.scores[:k])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the slots as plain values."""
+        return {
+            "ids": self.ids.tolist(),
+            "scores": self.scores.tolist(),
+            "selector": self.selector,
+            "n_features": self.n_features,
+            "settings": self.settings,
+            "cost": self.cost,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any], slots: Slots | None) -> Ranked:
+        """What `to_dict` gave, with the slots."""
+        ids, scores = np.array(saved["ids"], np.int64), np.array(saved["scores"], np.float64)
+        return cls(**{**saved, "ids": ids, "scores": scores, "slots": slots})
 
     def _repr_html_(self) -> str:
         return display.ranked(self)

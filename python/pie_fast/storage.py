@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +35,9 @@ _DTYPES = {
 
 #: bytes an element of a safetensors dtype
 _SIZES = {spelt: np.dtype(name).itemsize for name, spelt in _DTYPES.items()} | {"BF16": 2}
+
+#: names of temporary files: of what, and of which process
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 class Written(NamedTuple):
@@ -68,6 +72,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of `replacing`; only where no other process works."""
+    for path in folder.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in ``folder`` survive a power cut, where the system can."""
     with suppress(OSError):
@@ -85,14 +96,19 @@ def swap_in(new: Path, path: Path) -> None:
         shutil.rmtree(old)
     path.rename(old)
     new.rename(path)
+    sync_folder(path.parent)
     shutil.rmtree(old)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as JSON, whole or not at all; NaN and infinity are refused."""
-    text = json.dumps(value, indent=1, allow_nan=False)
-    with replacing(path) as file:
-        file.write(text.encode())
+    write_text(path, json.dumps(value, indent=1, allow_nan=False))
 
 
 def write_safetensors(

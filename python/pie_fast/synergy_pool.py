@@ -214,12 +214,16 @@ def _fill(rows: _Rows, crew: Crew, asked: _Asked, progress: Advance | None) -> N
     size = len(rows.pool)
     blocks = [range(i, min(i + BLOCK_ROWS, size)) for i in range(0, size, BLOCK_ROWS)]
     missing = [block for block in blocks if not rows.done[block.start : block.stop].all()]
+    begun = bool(rows.done.any())
+    # Rows of an earlier process are charged here too, so that the cost is that of all of them.
+    before = crew.model.spent
+    crew.model.spent += rows.spent
     for number, (block, (values, shared)) in enumerate(
         zip(missing, crew.map(_measure, asked, missing), strict=True)
     ):
-        if number == 0:  # once, however many workers had to run it
+        if number == 0 and not begun:  # once, however many workers and processes had to run it
             crew.model.spent += shared
-        rows.fill(block, values)
+        rows.fill(block, values, crew.model.spent - before)
         if progress is not None:
             progress(int(rows.done.sum()), size)
 
@@ -233,17 +237,19 @@ def _measure(held: Held, asked: _Asked, block: range) -> tuple[NDArray[np.float6
 
 @dataclass
 class _Rows:
-    """Rows measured so far, on disk after every block."""
+    """Rows measured so far, and what they cost, on disk after every block."""
 
     path: Path
     pool: NDArray[np.int64]
     tag: str
     values: NDArray[np.float64] = field(init=False)
     done: NDArray[np.bool_] = field(init=False)
+    spent: Cost = field(init=False)
 
     def __post_init__(self) -> None:
         self.values = np.zeros((len(self.pool), len(self.pool)))
         self.done = np.zeros(len(self.pool), dtype=bool)
+        self.spent = Cost()
 
     @classmethod
     def resume(cls, path: Path, pool: NDArray[np.int64], tag: str) -> _Rows:
@@ -256,18 +262,20 @@ class _Rows:
                 if (file.metadata() or {}).get("tag") == tag:
                     rows.values[:] = file.get_tensor("values")
                     rows.done[:] = file.get_tensor("done").astype(bool)
+                    rows.spent = Cost(*file.get_tensor("spent").tolist())
         except (SafetensorError, ValueError, TypeError):
             # A partial file that cannot be read is worth less than measuring again.
             return cls(path, pool, tag)
         return rows
 
-    def fill(self, block: Sequence[int], rows: NDArray[np.float64]) -> None:
+    def fill(self, block: Sequence[int], rows: NDArray[np.float64], spent: Cost) -> None:
         self.values[list(block)] = rows
         self.done[list(block)] = True
         tensors: dict[str, NDArray[Any]] = {
             "values": self.values,
             "done": self.done.astype(np.uint8),
             "pool": self.pool,
+            "spent": np.array([spent.forward, spent.backward], dtype=np.int64),
         }
         write_safetensors(self.path, tensors, metadata={"tag": self.tag})
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pie_fast import SynergyMatrix, open_dump
+from pie_fast.journal import spent_by
 from running import BUDGET, N_HELD_OUT, N_SELECTION, Outcome, World, contents, run_cli
 
 
@@ -45,7 +46,9 @@ def test_result_file_is_what_was_printed(discovered: tuple[Path, Outcome]) -> No
     path, outcome = discovered
     printed = outcome.json
     assert printed.pop("folder") == str(path)
-    assert json.loads((path / "result.json").read_text()) == printed
+    spent = spent_by(path, "discover")
+    assert set(spent) == {"timings", "model_calls"}
+    assert json.loads((path / "result.json").read_text()) | spent == printed
     assert open_dump(path / "dump").complete
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -210,10 +213,13 @@ def test_evaluate_reads_selections_and_results(
     )
     for key in ("behavioral_fidelity", "kl_divergences", "faithfulness"):
         assert found.json[key] == said["evaluation"][key]
-    assert json.loads((tmp_path / "figures.json").read_text()) == found.json
+    kept = json.loads((tmp_path / "figures.json").read_text())
+    assert kept.pop("command")[:2] == ["pie-fast", "evaluate"]
+    assert kept == found.json
     selection = tmp_path / "selection.json"
     chosen = run_cli("select", discovered[0] / "dump", "-k", 7, "--out", selection)
     assert (chosen.code, f"{selection}" in "".join(chosen.stdout.split())) == (0, True)
+    assert json.loads(selection.read_text())["command"][:2] == ["pie-fast", "select"]
     figures = run_cli("evaluate", *world.sources, "--features", selection, "--error", "drop")
     assert "errors dropped" in figures.stdout
 

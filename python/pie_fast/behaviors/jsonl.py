@@ -23,6 +23,7 @@ from typing import Any
 from pie_fast.behaviors.behavior import METRICS, NEEDS_FOIL, Behavior, Prompt
 from pie_fast.behaviors.drafting import Draws, check_tokenizer, encode
 from pie_fast.errors import BehaviorError
+from pie_fast.storage import write_text
 from pie_fast.untrusted import load_json, shown
 
 SPLITS = ("selection", "held_out")
@@ -107,9 +108,7 @@ def write_jsonl(
             record = _as_text(prompt, tokenizer) if text else _as_ids(prompt)
             record["split"] = split
             lines.append(json.dumps(record, ensure_ascii=False))
-    part = Path(f"{os.fspath(path)}.part")
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(Path(path), "\n".join(lines) + "\n")
 
 
 def _as_ids(prompt: Prompt) -> dict[str, Any]:

@@ -248,6 +248,11 @@ EstimatorOption = Annotated[
 ]
 
 
+def command_line() -> list[str]:
+    """What was typed, for the record in what it made."""
+    return ["pie-fast", *sys.argv[1:]]
+
+
 def print_json(content: Any) -> None:
     """One JSON object on standard output."""
     json.dump(content, sys.stdout, allow_nan=False)

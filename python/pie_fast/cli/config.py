@@ -13,11 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from pie_fast.errors import PieFastError
+from pie_fast.run_files import RUN_FILE
 from pie_fast.suggestions import did_you_mean
 from pie_fast.untrusted import shown
-
-#: the file in the folder of a run
-RUN_FILE = "run.toml"
 
 #: options that say how a run is made here and now, not what it finds
 _NOT_KEPT = {"config", "out", "force", "resume", "ignore-estimate", "json", "quiet", "verbose"} | {
@@ -98,6 +96,20 @@ def written(context: typer.Context) -> str:
         number = _word_or_number(option) and str(value).isdecimal()
         document.add(key, int(value) if number else _plain(value))
     return tomlkit.dumps(document).rstrip() + "\n"
+
+
+def asked(context: typer.Context) -> dict[str, Any]:
+    """What `pie-fast resume` needs to ask for this command again: its options, and where it ran."""
+    values = {
+        option.name: _plain(context.params[option.name])
+        for key, option in _options(context).items()
+        if key not in _NOT_KEPT and context.params.get(option.name) not in (None, ())
+    }
+    return {
+        "options": values,
+        "force": bool(context.params.get("force")),
+        "folder": str(Path.cwd()),
+    }
 
 
 def _options(context: typer.Context) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -45,9 +44,10 @@ from pie_fast.cli.common import (
     SeedOption,
     Unit,
     at_least,
+    command_line,
     print_json,
 )
-from pie_fast.cli.config import ConfigOption, written
+from pie_fast.cli.config import ConfigOption, asked, written
 from pie_fast.cli.engines import (
     AddressOption,
     EngineName,
@@ -148,6 +148,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
+    context: typer.Context,
     behavior: BehaviorOption = "ioi",
     budget: AnyBudgetOption = "50",
     target_fidelity: TargetOption = 0.9,
@@ -161,6 +162,7 @@ def demo(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     force: ForceOption = False,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """All of PIE on the embedded model, offline."""
@@ -185,7 +187,8 @@ def demo(
         method_options=method_option or [],
         n_prompts=None,
         force=force,
-        resume=False,
+        resume=resume,
+        asked=asked(context),
         as_json=as_json,
     )
 
@@ -272,6 +275,7 @@ def discover(
         resume=resume,
         config=written(context),
         where=chosen_engine(engine, address, workers, timeout),
+        asked=asked(context),
         as_json=as_json,
     )
 
@@ -308,6 +312,7 @@ def _discover(
     force: bool,
     resume: bool,
     config: str | None = None,
+    asked: dict[str, Any],
     where: AbstractContextManager[Engine] | None = None,
     as_json: bool,
 ) -> None:
@@ -333,8 +338,9 @@ def _discover(
             reporter=reporter(),
             force=force,
             resume=resume,
-            command=["pie-fast", *sys.argv[1:]],
+            command=command_line(),
             config=config,
+            asked=asked,
             crew=crew,
         )
     if as_json:

@@ -12,13 +12,16 @@ from pie_fast.cli.common import (
     DeviceOption,
     ForceOption,
     JsonOption,
+    ResumeOption,
     RunBehaviorOption,
     RunCltOption,
     RunModelOption,
     SeedOption,
     at_least,
+    command_line,
     print_json,
 )
+from pie_fast.cli.config import asked
 from pie_fast.cli.engines import (
     AddressOption,
     EngineName,
@@ -122,6 +125,7 @@ def register(app: typer.Typer) -> None:
 
 
 def interpret(
+    context: typer.Context,
     run: RunArgument,
     corpus: CorpusOption = None,
     corpus_tokens: CorpusTokensOption = 1_000_000,
@@ -152,6 +156,7 @@ def interpret(
     address: AddressOption = None,
     workers: WorkersOption = None,
     timeout: TimeoutOption = None,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what the features of a run do, and measure how well that describes them."""
@@ -160,8 +165,8 @@ def interpret(
 
     wanted = InterpretedRun(run)
     if not dry_run:
-        check_absent(wanted.result_file, force=force)
-    asked = {
+        check_absent(wanted.result_file, force=force or resume)
+    of_llm = {
         "--llm-model": llm_model,
         "--base-url": base_url,
         "--price": price,
@@ -186,7 +191,7 @@ def interpret(
             n_steered=steered,
         )
     else:
-        _refuse_unused(asked)
+        _refuse_unused(of_llm)
     if labels is not None and explainer is Explainer.openai:
         raise typer.BadParameter("--labels and --explainer openai exclude each other; give one")
     from pie_fast.interpret.circuit import Choices
@@ -206,6 +211,9 @@ def interpret(
             clt=clt,
             behavior=behavior,
             device=device,
+            command=command_line(),
+            asked=asked(context),
+            resume=resume,
             reporter=reporter(),
             engine=where,
         )

@@ -42,6 +42,7 @@ from pie_fast.cli.common import (
     SeedOption,
     Split,
     at_least,
+    command_line,
     open_noting,
     print_json,
 )
@@ -299,7 +300,7 @@ def evaluate(
     else:
         figures = _selection_figures(how, judged, features, budget=budget, unit=unit)
     if out is not None:
-        write_json(out, figures)
+        write_json(out, {**figures, "command": command_line()})
     if as_json:
         print_json(figures)
     elif graph is not None:

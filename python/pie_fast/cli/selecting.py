@@ -18,6 +18,7 @@ from pie_fast.cli.common import (
     RankByOption,
     SeedOption,
     check_place,
+    command_line,
     open_noting,
     print_json,
     write_json_at,
@@ -95,7 +96,7 @@ def select(
         "baseline": opened.manifest.get("baseline"),
     }
     if out is not None:
-        write_json_at(out, content)
+        write_json_at(out, {**content, "command": command_line()})
     if as_json:
         print_json(content)
     else:

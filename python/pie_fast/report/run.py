@@ -17,6 +17,7 @@ import numpy as np
 
 from pie_fast.dump import FeatureDump, open_dump
 from pie_fast.errors import PieFastError
+from pie_fast.journal import spent_by
 from pie_fast.outputs import RESULT
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.untrusted import load_json, shown
@@ -88,7 +89,7 @@ def read_run(folder: Path) -> Run:
         OSError: `result.json` cannot be read.
     """
     try:
-        result = _read_json(folder / RESULT)
+        result = spent_by(folder, "discover") | _read_json(folder / RESULT)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PieFastError(f"{folder} is not a run: it has no {RESULT}") from error
     for name, kind in (("features", list), ("settings", dict), ("evaluation", dict)):
@@ -104,7 +105,7 @@ def read_run(folder: Path) -> Run:
                 "as `discover` writes it"
             )
     more = folder / INTERPRETATION
-    told = _read_json(more) if more.exists() else {}
+    told = _told(more) if more.exists() else {}
     interpretations = {
         **_interpretations(folder / RESULT, result),
         **_interpretations(more, told),
@@ -120,6 +121,25 @@ def read_run(folder: Path) -> Run:
         open_dump(folder / "dump") if has_dump else None,
         SynergyMatrix.load(synergy) if has_dump and synergy.exists() else None,
     )
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What `interpret` wrote, with what it took.
+
+    Raises:
+        PieFastError: It is not what `interpret` writes.
+    """
+    told = _read_json(path)
+    found = told.get("interpretations")
+    if not isinstance(found, list):
+        raise PieFastError(
+            f"{path}: interpretations is {shown(found)}, must be a list; "
+            "pie-fast interpret --force writes it anew"
+        )
+    spent = spent_by(path.parent, "interpret")
+    if told.get("llm") is not None:
+        told["llm"] = {**spent.get("llm", {}), **told["llm"]}
+    return spent | told
 
 
 def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pie_fast.errors import DumpError
 
@@ -16,6 +18,11 @@ def nothing() -> None:
 
 def ten() -> int:
     return 10
+
+
+def with_environment(settings: dict[str, str], make: Callable[[], Any]) -> Any:
+    os.environ.update(settings)
+    return make()
 
 
 def broken() -> int:

@@ -184,7 +184,7 @@ def _holds(shard: dict[str, Any], prompts: tuple[int, int] | None) -> bool:
 
 def _at(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path there."""
-    from fsspec.core import url_to_fs
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
     files, path = url_to_fs(url, use_listings_cache=False)
     return files, path

@@ -36,8 +36,8 @@ FLAGS = (
 #: libFuzzer: memory, seconds of one input, longest input
 LIMITS = ("-rss_limit_mb=3000", "-timeout=20", "-max_len=65536")
 
-#: bytes of inputs that a campaign may add to the corpus of a target
-KEPT_BYTES = 24_000
+#: inputs that campaigns may add to the corpus of a target, and the bytes of the longest
+KEPT, KEPT_BYTES = 40, 600
 
 
 @dataclass(frozen=True)
@@ -126,20 +126,18 @@ def fuzz(name: str, command: list[str], seconds: int, work: Path) -> Result:
 
 
 def keep(name: str, command: list[str], work: Path) -> None:
-    """Add the smallest inputs of a campaign that reach more than the corpus does to it."""
+    """Add inputs of a campaign that reach more than the corpus does to it: the longest that are
+    short enough, as they reach the most."""
     corpus = HERE / "corpus" / name
     with tempfile.TemporaryDirectory() as merged:
-        known = {
-            path.name for path in shutil.copytree(corpus, merged, dirs_exist_ok=True).iterdir()
-        }
+        shutil.copytree(corpus, merged, dirs_exist_ok=True)
+        known = {path.name for path in corpus.iterdir()}
         run(command, ["-merge=1", *LIMITS, merged, str(work / "corpus" / name)])
         new = [path for path in Path(merged).iterdir() if path.name not in known]
-        room = KEPT_BYTES - sum(path.stat().st_size for path in corpus.glob("kept-*"))
-        for path in sorted(new, key=lambda path: (path.stat().st_size, path.name)):
+        room = KEPT - len([*corpus.glob("kept-*")])
+        short = sorted(new, key=lambda path: (path.stat().st_size, path.name), reverse=True)
+        for path in [path for path in short if path.stat().st_size <= KEPT_BYTES][: max(room, 0)]:
             data = path.read_bytes()
-            room -= len(data)
-            if room < 0:
-                break
             (corpus / f"kept-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
 
 

@@ -125,20 +125,16 @@ def fuzz(name: str, command: list[str], seconds: int, work: Path) -> Result:
     return Result(max(map(int, counts), default=0), round(cpu_s, 1), found)
 
 
-def keep(name: str, command: list[str], work: Path) -> None:
-    """Add inputs of a campaign that reach more than the corpus does to it: the longest that are
-    short enough, as they reach the most."""
+def keep(name: str, work: Path) -> None:
+    """Add inputs that reached something new to the corpus: the longest that are short enough, as
+    they reach the most."""
     corpus = HERE / "corpus" / name
-    with tempfile.TemporaryDirectory() as merged:
-        shutil.copytree(corpus, merged, dirs_exist_ok=True)
-        known = {path.name for path in corpus.iterdir()}
-        run(command, ["-merge=1", *LIMITS, merged, str(work / "corpus" / name)])
-        new = [path for path in Path(merged).iterdir() if path.name not in known]
-        room = KEPT - len([*corpus.glob("kept-*")])
-        short = sorted(new, key=lambda path: (path.stat().st_size, path.name), reverse=True)
-        for path in [path for path in short if path.stat().st_size <= KEPT_BYTES][: max(room, 0)]:
-            data = path.read_bytes()
-            (corpus / f"kept-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
+    found = {path.read_bytes() for path in (work / "corpus" / name).iterdir()}
+    found -= {path.read_bytes() for path in corpus.iterdir()}
+    room = KEPT - len([*corpus.glob("kept-*")])
+    short = sorted((data for data in found if len(data) <= KEPT_BYTES), key=lambda d: (-len(d), d))
+    for data in short[: max(room, 0)]:
+        (corpus / f"kept-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
 
 
 def summary(results: dict[str, Result], left_out: list[str]) -> dict[str, object]:
@@ -179,8 +175,9 @@ def main() -> int:
     with ThreadPoolExecutor(given.jobs) as pool:
         one = [pool.submit(fuzz, *start, given.seconds, work) for start in starts.items()]
         results = {name: found.result() for name, found in zip(starts, one, strict=True)}
-        if given.keep:
-            list(pool.map(lambda start: keep(*start, work), starts.items()))
+    if given.keep:
+        for name in starts:
+            keep(name, work)
     told = summary(results, left_out)
     print(json.dumps(told, indent=2))
     if not told["crashes"] and given.work is None:

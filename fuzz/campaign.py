@@ -36,8 +36,8 @@ FLAGS = (
 #: libFuzzer: memory, seconds of one input, longest input
 LIMITS = ("-rss_limit_mb=3000", "-timeout=20", "-max_len=65536")
 
-#: bytes of inputs that a campaign may add to the corpus of a target
-KEPT_BYTES = 24_000
+#: inputs that campaigns may add to the corpus of a target, and the bytes of the longest
+KEPT, KEPT_BYTES = 40, 600
 
 
 @dataclass(frozen=True)
@@ -125,22 +125,16 @@ def fuzz(name: str, command: list[str], seconds: int, work: Path) -> Result:
     return Result(max(map(int, counts), default=0), round(cpu_s, 1), found)
 
 
-def keep(name: str, command: list[str], work: Path) -> None:
-    """Add the smallest inputs of a campaign that reach more than the corpus does to it."""
+def keep(name: str, work: Path) -> None:
+    """Add inputs that reached something new to the corpus: the longest that are short enough, as
+    they reach the most."""
     corpus = HERE / "corpus" / name
-    with tempfile.TemporaryDirectory() as merged:
-        known = {
-            path.name for path in shutil.copytree(corpus, merged, dirs_exist_ok=True).iterdir()
-        }
-        run(command, ["-merge=1", *LIMITS, merged, str(work / "corpus" / name)])
-        new = [path for path in Path(merged).iterdir() if path.name not in known]
-        room = KEPT_BYTES - sum(path.stat().st_size for path in corpus.glob("kept-*"))
-        for path in sorted(new, key=lambda path: (path.stat().st_size, path.name)):
-            data = path.read_bytes()
-            room -= len(data)
-            if room < 0:
-                break
-            (corpus / f"kept-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
+    found = {path.read_bytes() for path in (work / "corpus" / name).iterdir()}
+    found -= {path.read_bytes() for path in corpus.iterdir()}
+    room = KEPT - len([*corpus.glob("kept-*")])
+    short = sorted((data for data in found if len(data) <= KEPT_BYTES), key=lambda d: (-len(d), d))
+    for data in short[: max(room, 0)]:
+        (corpus / f"kept-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
 
 
 def summary(results: dict[str, Result], left_out: list[str]) -> dict[str, object]:
@@ -181,8 +175,9 @@ def main() -> int:
     with ThreadPoolExecutor(given.jobs) as pool:
         one = [pool.submit(fuzz, *start, given.seconds, work) for start in starts.items()]
         results = {name: found.result() for name, found in zip(starts, one, strict=True)}
-        if given.keep:
-            list(pool.map(lambda start: keep(*start, work), starts.items()))
+    if given.keep:
+        for name in starts:
+            keep(name, work)
     told = summary(results, left_out)
     print(json.dumps(told, indent=2))
     if not told["crashes"] and given.work is None:

@@ -19,8 +19,8 @@ _MOST_BYTES, _DEEPEST = 1 << 20, 64
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values, and no merging of mappings (`<<`): merged again and again, a few lines fill the
-    memory before anything can look at them."""
+    """Plain values, and no merging of mappings (`<<`): merged again and again, a few lines take
+    hours before anything can look at them."""
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if self.flow_level >= _DEEPEST:

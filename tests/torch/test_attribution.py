@@ -136,7 +136,6 @@ def test_a_gradient_of_kl_needs_a_state_away_from_the_clean_run(
     assert effects.metric.shape == (3, 2) and not effects.metric.requires_grad
     assert (effects.metric < 0).all(), "the metric is the negated divergence"
     assert not any(columns.values.requires_grad for columns in effects.activations)
-    gate_effects(tiny_model, setup, "kl", rest="baseline")
 
 
 def test_effects_are_derivatives_by_the_gates(tiny_model: ReplacementModel) -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from counting import RECORD, instructions, judge
@@ -55,7 +57,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the records to this file")
     options = parser.parse_args()
     program = build()
-    counts = {f"{k}: {name}": count(program, k, name) for k in KERNELS for name in WORK}
+    work = [(kernels, name) for kernels in KERNELS for name in WORK]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # other programs change no count
+        found = list(pool.map(lambda one: count(program, *one), work))
+    counts = {f"{kernels}: {name}": n for (kernels, name), n in zip(work, found, strict=True)}
     recorded = json.loads(RECORD.read_text())
     if options.update:
         version = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True)

@@ -28,8 +28,8 @@ def starts(dump: Path) -> dict[str, list[str]]:
     return {
         "import pie_fast": ["-c", "import pie_fast"],
         "import pie_fast.dump": ["-c", "import pie_fast.dump"],
-        "pie-fast --help": ["-m", "pie_fast", "--help"],
-        "pie-fast inspect": ["-m", "pie_fast", "inspect", str(dump)],
+        "pie-fast --help": ["-m", "pie_fast.cli", "--help"],
+        "pie-fast inspect": ["-m", "pie_fast.cli", "inspect", str(dump)],
     }
 
 

@@ -172,6 +172,20 @@ fn a_large_dump_is_read_in_pieces() {
     assert_eq!(told, ends);
 }
 
+#[test]
+fn a_piece_lies_in_one_block_and_one_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    write_dump(folder.path(), &vec![vec![(0, 1, 1.0, 0.5)]; 600], (3, 7), &[100, 530], Store::F32);
+    let mut told = vec![];
+    let dump = Dump::open(folder.path()).unwrap();
+    let mut watch = |done, _| {
+        told.push(done);
+        Ok(())
+    };
+    dump.summary(&mut watch).unwrap();
+    assert_eq!(told, [100, 256, 512, 530, 600]);
+}
+
 fn small(folder: &Path) {
     let prompts = vec![
         vec![(0, 1, 1.0, 0.5), (4, 0, -2.0, 1.0), (4, 2, 0.5, 0.0)],

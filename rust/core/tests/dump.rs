@@ -1,6 +1,6 @@
 //! Reading dumps against what was written, and each promise of the format broken once.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod common;
 #[path = "common/editing.rs"]

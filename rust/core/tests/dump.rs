@@ -1,6 +1,6 @@
 //! Reading dumps against what was written, and each promise of the format broken once.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod common;
 #[path = "common/editing.rs"]
@@ -170,6 +170,20 @@ fn a_large_dump_is_read_in_pieces() {
     let n = sizes.iter().sum::<usize>() as u64;
     let ends = [800_000, 800_010, 2_000_010, 2_300_017].map(|done| (done, n));
     assert_eq!(told, ends);
+}
+
+#[test]
+fn a_piece_lies_in_one_block_and_one_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    write_dump(folder.path(), &vec![vec![(0, 1, 1.0, 0.5)]; 600], (3, 7), &[100, 530], Store::F32);
+    let mut told = vec![];
+    let dump = Dump::open(folder.path()).unwrap();
+    let mut watch = |done, _| {
+        told.push(done);
+        Ok(())
+    };
+    dump.summary(&mut watch).unwrap();
+    assert_eq!(told, [100, 256, 512, 530, 600]);
 }
 
 fn small(folder: &Path) {

@@ -1,5 +1,5 @@
 //! Files of synergies and groups of candidates, right and wrong.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 #[path = "common/editing.rs"]
 mod editing;

@@ -1,6 +1,6 @@
 """Start-up by instructions: import and commands beside a bare interpreter, against the record.
 
-    python benches/start_instructions.py            # fails when one needs 10% more than recorded
+    python benches/start_instructions.py            # fails when one needs 5% more than recorded
     python benches/start_instructions.py --update   # record
     python benches/start_instructions.py --spread 3 # count so often and tell how far apart
 
@@ -20,7 +20,8 @@ from counting import RECORD, instructions, judge
 from making_dumps import zipf_dump
 from record import MISSED, save
 
-MORE = 1.10
+#: Two runs were 0.1% apart, two patch versions of a library may be more.
+MORE = 1.05
 
 
 def starts(dump: Path) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ SUITES = (
 CI = (
     *(("select", "greedy dense M=400"), ("select", "greedy dense M=2000 k=800"), ("top", "1e+07")),
     *(("score", "mean_abs T=1e+06 N=4.26e+05"), ("synergy", "strongest"), ("contexts", "")),
-    *(("growth", "greedy"), ("memory", ""), ("call", "")),
+    *(("growth", "greedy"), ("memory", "memory of scores"), ("call", "")),
     *(("instructions", None), ("start_instructions", None)),
 )
 LIBRARIES = (

@@ -44,7 +44,7 @@ FIGURES = """import os; open(os.environ['RECORD_FIGURES'], 'w').write('{"n": 3}'
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_step_is_recorded_as_it_ended(checkout: Path, tmp_path: Path, code: int) -> None:
     command = [sys.executable, "-c", f"{FIGURES}; import sys; sys.exit({code})"]
-    made, ended = record.run("step", command, checkout)
+    made, ended = record.run("step", command, checkout, tmp_path)
     assert ended == code
     assert made.passed == (code == 0)
     assert made.figures == {"n": 3}
@@ -54,8 +54,19 @@ def test_a_step_is_recorded_as_it_ended(checkout: Path, tmp_path: Path, code: in
     assert record.load(tmp_path / "records") == [made]
 
 
-def test_a_signal_is_a_failure(checkout: Path) -> None:
-    made, ended = record.run("step", ["sh", "-c", "kill -9 $$"], checkout)
+def test_figures_of_a_step_that_records_itself_are_kept(checkout: Path, tmp_path: Path) -> None:
+    old = record.made("step", "true", {"n": 1}, True, checkout)
+    own = record.save(old, tmp_path)
+    made, _ = record.run("step", ["true"], checkout, tmp_path)
+    assert made.figures == {}, "those of an older run"
+    made, _ = record.run(
+        "step", ["sh", "-c", f'echo \'{{"figures": {{"n": 2}}}}\' > {own}'], checkout, tmp_path
+    )
+    assert made.figures == {"n": 2}
+
+
+def test_a_signal_is_a_failure(checkout: Path, tmp_path: Path) -> None:
+    made, ended = record.run("step", ["sh", "-c", "kill -9 $$"], checkout, tmp_path)
     assert not made.passed
     assert ended == 137
 

@@ -13,7 +13,7 @@ N_PROMPTS, LENGTH, N_LAYERS, N_FEATURES = 4, 5, 2, 8
 
 
 def write(path: Path) -> None:
-    """Every feature of layer 0 is active in the first prompt, the last one strongest."""
+    """Write a dump: every feature of layer 0 active in the first prompt, the last one strongest."""
     prompts = PromptTable(
         tokens=np.zeros(N_PROMPTS * LENGTH, np.int32),
         prompt_ptr=np.arange(N_PROMPTS + 1, dtype=np.int64) * LENGTH,

@@ -111,13 +111,22 @@ def load(folder: Path = RECORDS) -> list[Record]:
     return found
 
 
-def run(name: str, command: list[str], root: Path = ROOT) -> tuple[Record, int]:
-    """Run a step from `root`; its record, and its exit code (128 + n for signal n)."""
+def run(
+    name: str, command: list[str], root: Path = ROOT, records: Path = RECORDS
+) -> tuple[Record, int]:
+    """Run a step from `root`; its record, and its exit code (128 + n for signal n).
+
+    An older record goes first. A step may write one of its own; its figures are kept.
+    """
+    own = records / f"{name}.json"
+    own.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         environment = {**os.environ, "RECORD_FIGURES": str(file)}
         code = subprocess.run(command, cwd=root, env=environment, check=False).returncode
         figures = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if own.exists():
+        figures = {**json.loads(own.read_text(encoding="utf-8"))["figures"], **figures}
     record = made(name, shlex.join(command), figures, code == 0, root)
     return record, code if code >= 0 else 128 - code
 

@@ -48,6 +48,7 @@ pub(crate) trait Kernel: Copy + Sync {
 /// f32 rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct F32Kernel {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no other kernel there"))]
     avx2: bool,
 }
 

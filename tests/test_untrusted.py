@@ -119,9 +119,15 @@ def test_hostile_options(text: str, message: str, tmp_path: Path) -> None:
         ({"interpretations": [{"label": "x"}]}, r"interpretations\[0\]: no field 'feature'"),
         ({"interpretations": {"a": 1}}, "interpretations is {'a': 1}, must be a list"),
         ({"interpretations": [[]]}, r"interpretations\[0\]: no field 'feature'"),
-        ({"edges": {"features": 3}}, "edges: not as `interpret` writes them"),
-        ({"edges": [1]}, "edges: not as `interpret` writes them"),
-        ({"edges": {"features": [], "effects": [[[]], 1]}}, "edges: not as"),
+        (
+            {"interpretations": [], "edges": {"features": 3}},
+            "edges: not as `interpret` writes them",
+        ),
+        ({"interpretations": [], "edges": [1]}, "edges: not as `interpret` writes them"),
+        (
+            {"interpretations": [], "edges": {"features": [], "effects": [[[]], 1]}},
+            "edges: not as",
+        ),
     ],
 )
 def test_damaged_interpretations(content: Any, message: str, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def discover(
     Raises:
         BudgetError: The budget exceeds the active features.
         OutputExistsError: `out` exists and `force` was not given.
-        JournalError: What is resumed was begun with another model, CLT, behaviour, plan or version.
+        JournalError: What is resumed was begun with another model, CLT, behaviour or version.
         RunInUseError: Another process works on the run.
     """
     reporter = reporter or Reporter()
@@ -114,8 +114,11 @@ def discover(
             threads=torch.get_num_threads(),
             resume=True,
             note=reporter.note,
+            free="plan",  # a budget that was too large should not cost the capture
         )
         saved = Checkpoints(journal, reporter.note)
+        if journal.events()[-1]["event"] == "begun":
+            saved.clear()
         stages = _Stages(model, behavior, plan, folder, reporter, saved, crew)
         result = stages.result() | {
             "reconstruction": fit.to_dict(),

@@ -120,6 +120,7 @@ def begin(
     threads: int,
     resume: bool,
     note: Note,
+    free: str = "",
 ) -> Event:
     """Write that work begins, or goes on.
 
@@ -132,6 +133,8 @@ def begin(
         threads: Of torch: they may decide last bits.
         resume: Go on with what was begun and not finished, if anything was.
         note: Told where the number of threads is another one.
+        free: A part of the identity; where only that is another one, work begins anew in what is
+            there. Empty: nothing may differ.
 
     Returns:
         The event of the beginning: of what is gone on with, the first.
@@ -141,12 +144,15 @@ def begin(
     """
     now = json.loads(json.dumps(identity))
     begun = next((one for one in unfinished(journal) if one["name"] == name), None)
-    if begun is None or not resume:
-        line = None if command is None else list(command)
-        of = {"name": name, "command": line, "asked": asked, "identity": now, "threads": threads}
+    line = None if command is None else list(command)
+    of = {"name": name, "command": line, "asked": asked, "identity": now, "threads": threads}
+    different = list(differences(begun["identity"], now)) if begun and resume else []
+    anew = bool(different and free) and all(one.startswith(f"{free}.") for one in different)
+    if anew:
+        note(f"begun otherwise: {'; '.join(different)}; goes on with this, from the capture on")
+    if begun is None or not resume or anew:
         journal.write("begun", **of)
         return of
-    different = list(differences(begun["identity"], now))
     if different:
         raise JournalError(
             f"{journal.path}: the run was begun otherwise: {'; '.join(different)}; resume it as it "
@@ -157,7 +163,7 @@ def begin(
             f"begun with {begun['threads']} threads, gone on with {threads}: the last bits may "
             "differ from those of a run that was not stopped; OMP_NUM_THREADS sets them"
         )
-    journal.write("resumed", name=name, command=command and list(command), threads=threads)
+    journal.write("resumed", name=name, command=line, threads=threads)
     return begun
 
 

@@ -178,7 +178,9 @@ def test_synergy_makes_what_select_reads(world: World, dump: Path, tmp_path: Pat
         *("--out", tmp_path / "selection.json"),
     )
     assert chosen.json["selector"] == "fap-synergy"
-    assert json.loads((tmp_path / "selection.json").read_text()) == chosen.json
+    written = json.loads((tmp_path / "selection.json").read_text())
+    assert written.pop("command")[1] == "select"
+    assert written == chosen.json
     elsewhere = tmp_path / "kept.safetensors"
     (dump / "synergy.safetensors").rename(elsewhere)
     again = run_cli(

@@ -188,6 +188,11 @@ def of_caches(folder: Path) -> dict[str, Call]:
 SHORT = {
     "Dump": "opens its files by `abandonable`, as decoder_rows does",
     "DelphiCache": "likewise",
+    "Dump.block_sums": "the pass of Dump.score over a few blocks, watched as it is",
+    "Dump.rank": "the ranking of Dump.top_k, of numbers that are there",
+    "Fold": "makes an empty array",
+    "Fold.add": "adds what is in memory, all of it or none",
+    "Fold.finish": "divides once by the number of prompts",
     "ContextCollector": "makes empty arrays",
     "ContextCollector.merge": "adds what is in memory, all of it or none",
     "ContextCollector.state": "copies what is in memory",

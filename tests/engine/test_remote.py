@@ -260,6 +260,7 @@ def test_the_command_line(url: str, dump: Path, columns: dict[str, Any], tmp_pat
     chosen = f"{url}/chosen.json"
     run_cli("select", url, "--budget", 5, "--out", chosen, "--json")
     content = json.loads(remote.read_bytes(chosen))
+    assert content.pop("command")[1:3] == ["select", url]
     assert content == run_cli("select", dump, "--budget", 5, "--json").json
     run_cli("select", url, "--budget", 5, "--out", chosen).refused(f"{chosen} exists; use --force")
     assert run_cli("select", url, "--budget", 5, "--out", chosen, "--force").code == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ PORT = 6399
 #: where a worker of each asks its network who it is
 WHERE = """
 import sys
+import tempfile
 from pie_fast.engine import open_engine
 import engine_work as work
 with open_engine("ray", address="auto", workers=2) as engine, engine.workers(work.nothing) as some:
@@ -69,7 +72,7 @@ def ip(*words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
+def rack() -> Iterator[Rack]:
     why_not = permitted()
     if why_not is not None:
         pytest.skip(why_not)
@@ -91,7 +94,8 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
             ip("-n", name, "addr", "add", f"{address}/24", "dev", card)
             for device in (card, "lo"):
                 ip("-n", name, "link", "set", device, "up")
-        folder = tmp_path_factory.mktemp("ray")
+        folder = tempfile.mkdtemp(prefix="pie")  # the path of a socket is 107 bytes at most
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         for host, (_, address, _) in enumerate(HOSTS):
             role = ("--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}")
             if host:
@@ -135,5 +139,6 @@ def result_of(run: Path) -> dict[str, object]:
     """All files, the result but for what it says of this very run."""
     files: dict[str, object] = dict(contents(run))
     result = json.loads((run / "result.json").read_bytes())
-    files["result.json"] = {k: v for k, v in result.items() if k not in ("timings", "command")}
+    files["result.json"] = {k: v for k, v in result.items() if k != "command"}
+    del files["journal.jsonl"]
     return files

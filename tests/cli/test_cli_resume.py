@@ -103,7 +103,7 @@ def test_another_plan_keeps_the_capture_only(world: World, tmp_path: Path) -> No
     loud = [one for one in command_of(world, out, *other) if one != "--quiet"]
     said = run_cli(*loud, "--resume")
     assert said.code == 0
-    assert "plan.budget is 6, was 5; plan.missed is 8, was 0" in said.words
+    assert "plan.budget is 6, was 5; plan.missed is 8, was 0" in " ".join(said.stderr.split())
     assert (out / "dump" / shard.name).stat().st_ino == written, "captured once"
     found = results(out)
     for files in (found, expected):

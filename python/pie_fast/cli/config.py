@@ -100,6 +100,7 @@ def asked(context: typer.Context) -> dict[str, Any]:
         if key not in _NOT_KEPT and context.params.get(option.name) not in (None, ())
     }
     return {
+        "name": context.info_name,
         "options": values,
         "force": bool(context.params.get("force")),
         "folder": str(Path.cwd()),

@@ -14,9 +14,8 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "trust"))
 
 import figures  # noqa: E402
-
-import record  # noqa: E402
-import table  # noqa: E402
+import recording as record  # noqa: E402
+import trust_table as table  # noqa: E402
 
 NAMED = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
 

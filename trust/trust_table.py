@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from record import RECORDS, ROOT, Record, git, load, others
+from recording import RECORDS, ROOT, Record, git, load, others
 
 #: record -> what it is of, in the order of the table
 STEPS = {

@@ -108,8 +108,8 @@ fn check(dump: &Dump, want: &[Vec<Entry>], features: &[i64], range: (u64, u64)) 
     let (first, count) = (range.0.min(dump.n_prompts()), range.1);
     let count = count.min(dump.n_prompts() - first);
     let some = &want[first as usize..(first + count) as usize];
-    assert_eq!(dump.entries(first, count).unwrap(), entries(some));
-    assert_eq!(dump.entries(0, dump.n_prompts()).unwrap(), entries(want));
+    assert_eq!(dump.entries(first, count, &mut |_, _| Ok(())).unwrap(), entries(some));
+    assert_eq!(dump.entries(0, dump.n_prompts(), &mut |_, _| Ok(())).unwrap(), entries(want));
     let mut told = vec![(0, n as u64)];
     let mut watch = |done, total| {
         told.push((done, total));
@@ -199,7 +199,7 @@ fn small(folder: &Path) {
 /// Everything that a reader does.
 fn read_all(folder: &Path) -> Result<()> {
     let dump = Dump::open(folder)?;
-    dump.entries(0, dump.n_prompts())?;
+    dump.entries(0, dump.n_prompts(), &mut |_, _| Ok(()))?;
     dump.entries_of(&[1], &mut |_, _| Ok(()))?;
     dump.verify(Some(&[3, 4, 0]), &mut |_, _| Ok(()))
 }
@@ -307,7 +307,7 @@ fn several_shards() {
         all["shards"][0]["hash"] = json!(hash);
     });
     let dump = Dump::open(folder.path()).unwrap();
-    assert_eq!(dump.entries(0, 4).unwrap().prompt_ptr, [0, 1, 2, 3, 4]);
+    assert_eq!(dump.entries(0, 4, &mut |_, _| Ok(())).unwrap().prompt_ptr, [0, 1, 2, 3, 4]);
     dump.verify(Some(&[2; 4]), &mut |_, _| Ok(())).unwrap();
     assert_eq!(dump.folder(), folder.path());
 
@@ -319,7 +319,7 @@ fn several_shards() {
     });
     let dump = Dump::open(folder.path()).unwrap();
     assert!(!dump.has_attribution());
-    assert_eq!(dump.entries(0, 4).unwrap().attribution, None);
+    assert_eq!(dump.entries(0, 4, &mut |_, _| Ok(())).unwrap().attribution, None);
     assert_eq!(dump.entries_of(&[0], &mut |_, _| Ok(())).unwrap().attribution, None);
     assert_eq!(dump.summary(&mut |_, _| Ok(())).unwrap().n_zero, 0);
 
@@ -344,7 +344,7 @@ fn the_largest_shape_and_no_shards() {
     let dump = Dump::open(folder.path()).unwrap();
     assert_eq!((dump.n_ids(), dump.n_prompts(), dump.n_active()), (1 << 32, 0, 0));
     assert!(dump.has_attribution());
-    assert_eq!(dump.entries(0, 0).unwrap(), entries(&[]));
+    assert_eq!(dump.entries(0, 0, &mut |_, _| Ok(())).unwrap(), entries(&[]));
     edit_manifest(folder.path(), |all| all["n_features"] = json!((1u64 << 31) + 1));
     assert!(Dump::open(folder.path()).is_err());
 }
@@ -445,11 +445,12 @@ fn wide_positions_are_read_and_checked() {
         Dump::open(folder.path()).unwrap()
     };
     let dump = widen([1, 0, 70_000, 3, 0, 5]);
-    assert_eq!(dump.entries(1, 2).unwrap().position, [3, 0, 5]);
+    assert_eq!(dump.entries(1, 2, &mut |_, _| Ok(())).unwrap().position, [3, 0, 5]);
     let of = dump.entries_of(&[4], &mut |_, _| Ok(())).unwrap();
     assert_eq!((of.position, of.prompt), (vec![0, 70_000], vec![0, 0]));
     assert_eq!(dump.summary(&mut |_, _| Ok(())).unwrap().last_position, Some(70_000));
-    let error = widen([1, 70_000, 5, 3, 0, 5]).entries(0, 3).unwrap_err().to_string();
+    let error =
+        widen([1, 70_000, 5, 3, 0, 5]).entries(0, 3, &mut |_, _| Ok(())).unwrap_err().to_string();
     assert!(
         error.contains("(4, 5) at entry 2 of prompt 0 follows (4, 70000): it is out"),
         "{error}"
@@ -467,9 +468,9 @@ fn calls_that_ask_for_what_is_not_there() {
     };
     for (first, n) in [(0, 4), (3, 1), (4, 0), (u64::MAX, 1)] {
         let want = format!("{n} prompts from {first} on are outside the 3 prompts of the dump");
-        assert_eq!(message(dump.entries(first, n).unwrap_err()), want);
+        assert_eq!(message(dump.entries(first, n, &mut |_, _| Ok(())).unwrap_err()), want);
     }
-    assert_eq!(dump.entries(3, 0).unwrap().prompt_ptr, [0]);
+    assert_eq!(dump.entries(3, 0, &mut |_, _| Ok(())).unwrap().prompt_ptr, [0]);
     for id in [-1, 21, 1 << 32] {
         let error = dump.entries_of(&[0, id], &mut |_, _| Ok(())).unwrap_err();
         assert_eq!(message(error), format!("feature id {id} is outside [0, 21)"));

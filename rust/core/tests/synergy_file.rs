@@ -191,7 +191,7 @@ fn pairs_that_cannot_be_ranked() {
     let infinite = top(&[1.0, 2.0, f32::INFINITY], &[0.0; 3]);
     assert_eq!(infinite, "synergy of (1, 2) is inf, must be finite");
     let length = "packed has length 2, must be 3 for 3 candidates";
-    assert_eq!(unpack(&[1.0, 2.0], 3).unwrap_err().to_string(), length);
+    assert_eq!(unpack(&[1.0, 2.0], 3, &Cancel::new()).unwrap_err().to_string(), length);
 }
 
 /// Labels spread over strong pairs until nothing changes.
@@ -236,8 +236,8 @@ proptest! {
         let sparse = Csr::new(&indptr, &indices, &values).unwrap();
         for threshold in [0.5, 1.0, 2.5, 3.0, 4.0] {
             let want = spread(&w, n, threshold);
-            prop_assert_eq!(&clusters(&w, n, threshold).unwrap(), &want);
-            prop_assert_eq!(&clusters_sparse(&sparse, threshold).unwrap(), &want);
+            prop_assert_eq!(&clusters(&w, n, threshold, &Cancel::new()).unwrap(), &want);
+            prop_assert_eq!(&clusters_sparse(&sparse, threshold, &Cancel::new()).unwrap(), &want);
         }
     }
 }
@@ -246,11 +246,11 @@ proptest! {
 fn thresholds_that_say_nothing() {
     for threshold in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let want = format!("threshold is {threshold}, must be above 0 and finite");
-        assert_eq!(clusters(&DENSE, 3, threshold).unwrap_err().to_string(), want);
+        assert_eq!(clusters(&DENSE, 3, threshold, &Cancel::new()).unwrap_err().to_string(), want);
         let (indptr, indices, values) = ([0, 0], [0_i32; 0], [0.0; 0]);
         let csr = Csr::new(&indptr, &indices, &values).unwrap();
-        assert_eq!(clusters_sparse(&csr, threshold).unwrap_err().to_string(), want);
+        assert_eq!(clusters_sparse(&csr, threshold, &Cancel::new()).unwrap_err().to_string(), want);
     }
-    let error = clusters(&DENSE, 2, 1.0).unwrap_err().to_string();
+    let error = clusters(&DENSE, 2, 1.0, &Cancel::new()).unwrap_err().to_string();
     assert_eq!(error, "matrix holds 9 numbers, must be 2 x 2");
 }

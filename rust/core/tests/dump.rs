@@ -283,9 +283,9 @@ fn manifests_that_are_none() {
         let change = |folder: &Path| std::fs::write(folder.join("manifest.json"), text).unwrap();
         refused("manifest.json", "file: is not a JSON object", change);
     }
-    refused("manifest.json", "file: of 268435457 bytes exceeds the 268435456", |folder| {
+    refused("manifest.json", "file: of 33554433 bytes exceeds the 33554432", |folder| {
         let file = std::fs::File::create(folder.join("manifest.json")).unwrap();
-        file.set_len((1 << 28) + 1).unwrap();
+        file.set_len((1 << 25) + 1).unwrap();
     });
     refused("manifest.json", "file: is missing: the folder is not a feature dump", |folder| {
         std::fs::remove_file(folder.join("manifest.json")).unwrap();

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from record import HELD, MISSED, Record
+from record import HELD, MISSED, Record, save
 
 RECORD = Path(__file__).parent / "instructions.json"
 
@@ -30,6 +30,15 @@ def instructions(command: list[str], **environment: str) -> tuple[int, str]:
     if done.returncode or found is None:
         sys.exit(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr[-500:]}")
     return int(found[1]), done.stdout
+
+
+def tell(records: list[Record], file: Path | None) -> None:
+    """Print the records, write them to `file`, and end: with 1 where a gate was missed."""
+    for one in records:
+        print(f"{one.what:28}{one.ours:>26}  {one.ratio:>8}  {one.state}  {one.note}")
+    if file:
+        save(records, file)
+    sys.exit(any(one.state == MISSED for one in records))
 
 
 def judge(

@@ -17,8 +17,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from counting import RECORD, instructions, judge
-from record import MISSED, save
+from counting import RECORD, instructions, judge, tell
 
 ROOT = Path(__file__).parents[1]
 KERNELS = ("portable", "avx2")
@@ -66,12 +65,7 @@ def main() -> None:
         version = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True)
         recorded |= {"rustc": version.stdout.strip(), "kernels": counts}
         RECORD.write_text(json.dumps(recorded, indent=1) + "\n")
-    records = judge("instructions", counts, recorded["kernels"], MORE, "instructions")
-    for one in records:
-        print(f"{one.what:28}{one.ours:>26}  {one.ratio:>8}  {one.state}  {one.note}")
-    if options.json:
-        save(records, options.json)
-    sys.exit(any(one.state == MISSED for one in records))
+    tell(judge("instructions", counts, recorded["kernels"], MORE, "instructions"), options.json)
 
 
 if __name__ == "__main__":

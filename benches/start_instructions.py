@@ -16,9 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from counting import RECORD, instructions, judge
+from counting import RECORD, instructions, judge, tell
 from making_dumps import zipf_dump
-from record import MISSED, save
 
 #: Two runs were 0.1% apart, two patch versions of a library may be more.
 MORE = 1.05
@@ -61,12 +60,7 @@ def main() -> None:
     if options.update:
         recorded |= {"python": sys.version.split()[0], "start": runs[0]}
         RECORD.write_text(json.dumps(recorded, indent=1) + "\n")
-    records = judge("start", runs[0], recorded["start"], MORE, "bare interpreters")
-    for one in records:
-        print(f"{one.what:28}{one.ours:>26}  {one.ratio:>8}  {one.state}  {one.note}")
-    if options.json:
-        save(records, options.json)
-    sys.exit(any(one.state == MISSED for one in records))
+    tell(judge("start", runs[0], recorded["start"], MORE, "bare interpreters"), options.json)
 
 
 if __name__ == "__main__":

@@ -53,4 +53,5 @@ class TurnsEngine:
 
 
 def _as_sent(value: Any) -> Any:
+    # What a cluster does to all that it sends; nothing here is read from a file.
     return pickle.loads(pickle.dumps(value))

@@ -27,10 +27,11 @@ class Checkpoints:
     Args:
         journal: Of the run; stages are begun and finished in it.
         note: Told of files that are broken.
+        of: What every stage is worked out from, plain values, as JSON has them.
     """
 
-    def __init__(self, journal: Journal, note: Note = lambda _: None) -> None:
-        self._journal, self._note = journal, note
+    def __init__(self, journal: Journal, note: Note = lambda _: None, *, of: Any = None) -> None:
+        self._journal, self._note, self._of = journal, note, of
         self._folder = journal.folder / STAGES
 
     def once(self, stage: str, make: Callable[[], Any], of: Any = None) -> Any:
@@ -47,10 +48,10 @@ class Checkpoints:
         found = self.read(stage, of)
         if found is not None:
             return found[0]
-        self._journal.write("stage", stage=stage, state="begun", inputs=_hash(of))
+        self._journal.write("stage", stage=stage, state="begun", inputs=self._inputs(of))
         made = json.loads(_text(make()))
         self.save(stage, made, of)
-        self._journal.write("stage", stage=stage, state="finished", inputs=_hash(of))
+        self._journal.write("stage", stage=stage, state="finished", inputs=self._inputs(of))
         return made
 
     def read(self, stage: str, of: Any = None) -> tuple[Any] | None:
@@ -67,18 +68,21 @@ class Checkpoints:
         if not whole:
             self._note(f"{path} is broken: {stage} runs again")
             return None
-        return (value,) if inputs == _hash(of) else None
+        return (value,) if inputs == self._inputs(of) else None
 
     def save(self, stage: str, value: Any, of: Any = None) -> None:
         """Put what a stage found so far in the place of what was saved of it before."""
         self._folder.mkdir(exist_ok=True)
-        inputs = _hash(of)
+        inputs = self._inputs(of)
         content = {"inputs": inputs, "sha256": _hash([inputs, value]), "value": value}
         write_json(self._path(stage), content)
 
     def clear(self) -> None:
         """Remove the results: the run is finished."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _inputs(self, of: Any) -> str:
+        return _hash([self._of, of])
 
     def _path(self, stage: str) -> Path:
         return self._folder / f"{stage}.json"

@@ -116,9 +116,7 @@ def discover(
             note=reporter.note,
             free="plan",  # a budget that was too large should not cost the capture
         )
-        saved = Checkpoints(journal, reporter.note)
-        if journal.events()[-1]["event"] == "begun":
-            saved.clear()
+        saved = Checkpoints(journal, reporter.note, of=begun["identity"])
         stages = _Stages(model, behavior, plan, folder, reporter, saved, crew)
         result = stages.result() | {
             "reconstruction": fit.to_dict(),

@@ -45,6 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         CheckpointError: It is not valid YAML, or no mapping.
     """
     try:
+        # A safe loader: plain values, nothing is constructed by name.
         return _mapping(path, yaml.load(_content(path).decode(), _Loader))
     except CheckpointError:
         raise

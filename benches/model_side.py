@@ -17,10 +17,7 @@ HERE = Path(__file__).parent
 #: The goals of the reranking's cases; gates are the ratios that `bench_reranking.py` asserts.
 GATES = {"toy": 2.0, "toy-batched": 20.0, "demo": 3.0}
 GOALS = {"demo": "5x"}
-NO_TRACER = "circuit-tracer is not installed"
 NOT_MEASURED = (
-    ("scores of 256 prompts", "circuit-tracer, per prompt", "10x", NO_TRACER),
-    ("every feature's score of one prompt", "circuit-tracer's full graph", "10x", NO_TRACER),
     ("time outside the model, 1B-shaped, GPU", "", "< 15%", "no GPU; bench_gpu.py measures it"),
 )
 

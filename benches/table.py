@@ -25,7 +25,7 @@ from record import ABSENT, HELD, MISSED, Record, load
 HERE = Path(__file__).parent
 SUITES = (
     *("select", "top", "growth", "score", "synergy", "decoder", "memory", "call", "start"),
-    *("growth_cost", "attribution", "prompts", "contexts"),
+    *("growth_cost", "attribution", "circuit_tracer", "prompts", "contexts"),
 )
 #: Suite and `--only` of the tables that CI runs: those whose gates held in every run so far, by a
 #: margin that a shared machine leaves; then what is counted. The growth and memory gates are here.

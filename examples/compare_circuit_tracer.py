@@ -207,21 +207,23 @@ class Theirs:
     def row(self, prompt: Prompt, target: str) -> tuple[Row, float]:
         """Theirs, and the seconds that it took."""
         out = self._folder / "row.safetensors"
-        asked = {
-            "tokens": prompt.tokens,
-            "target": target,
-            "answer": prompt.answer,
-            "foil": prompt.foil,
-            "out": str(out),
-        }
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        seconds = self._answer()["seconds"]
+        words = {"target": target, "answer": prompt.answer, "foil": prompt.foil, "out": str(out)}
+        seconds = self._ask({"tokens": prompt.tokens, **words})["seconds"]
         found = load_file(out)
         keys = np.stack([found[name] for name in ("layer", "position", "feature")], 1)
         names = ("activation", "effect", "errors", "tokens")
         return Row(keys, *(found[name] for name in names)), seconds
+
+    def graph(self, prompt: Prompt) -> int:
+        """Makes their whole attribution graph of the prompt's likeliest tokens; its nodes."""
+        found: int = self._ask({"tokens": prompt.tokens, "graph": True})["nodes"]
+        return found
+
+    def _ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -8,6 +8,9 @@ use std::sync::{Mutex, PoisonError};
 /// some 20 ms in the fastest kernel, 200 ms in the slowest.
 const TURN: usize = 1 << 30;
 
+/// More threads than any machine has cores for would take its memory and its process table.
+const MAX_THREADS: usize = 1 << 10;
+
 /// One thread, or a pool of several.
 pub struct Workers {
     pool: Option<rayon::ThreadPool>,
@@ -18,10 +21,13 @@ impl Workers {
     /// the work out would cost more than doing it.
     ///
     /// # Errors
-    /// Zero threads, or threads that the system does not give.
+    /// Zero or more than 1024 threads, or threads that the system does not give.
     pub fn new(threads: Option<usize>, small: bool) -> Result<Self> {
         let n = match threads {
-            Some(0) => return Err(Error::argument("threads is 0, must be at least 1")),
+            Some(n) if !(1..=MAX_THREADS).contains(&n) => {
+                let message = format!("threads is {n}, must be in [1, {MAX_THREADS}]");
+                return Err(Error::argument(message));
+            }
             Some(n) => n,
             None if small => 1,
             None => std::thread::available_parallelism().map_or(1, usize::from),

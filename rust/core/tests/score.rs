@@ -122,6 +122,26 @@ proptest! {
 
 /// Slabs that end within blocks, prompts above the size of a piece, several tiles and owners.
 #[test]
+fn more_features_than_stay_in_cache() {
+    let prompts: Vec<Vec<Entry>> = (0..600u32)
+        .map(|p| {
+            (0..900).map(|i| (i * 1300 + p * 7 % 1300, 0, 1.0, (i + p) as f32 - 700.5)).collect()
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    write_dump(folder.path(), &prompts, (12, 100_000), &[300], Store::F32);
+    let dump = Dump::open(folder.path()).unwrap();
+    let plain = stored(&prompts, Store::F32);
+    for (_, rank_by) in RankBy::NAMES {
+        let expected = bits(&naive::score::score(&plain, 1_200_000, rank_by));
+        for threads in [1, 2, 5] {
+            let scores = score(&dump, rank_by, Some(threads), &mut |_, _| Ok(())).unwrap();
+            assert_eq!(bits(&scores), expected, "{rank_by:?} on {threads} threads");
+        }
+    }
+}
+
+#[test]
 fn large_prompts_cross_pieces_and_slabs() {
     let mut state = 1u64;
     let mut random = move || {

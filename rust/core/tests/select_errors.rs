@@ -201,7 +201,7 @@ fn many_rows_and_words() {
     let two = [SCORES, [0.0, 1.0, 2.0, f64::INFINITY]].concat();
     assert_eq!(message(many(&two, 2, 1, None)), "row 1: score of id 3 is inf, must be finite");
     assert_eq!(message(many(&two, 3, 1, None)), "8 scores, must be 3 x 4 = 12");
-    assert_eq!(message(many(&SCORES, 1, 1, Some(0))), "threads is 0, must be at least 1");
+    assert_eq!(message(many(&SCORES, 1, 1, Some(0))), "threads is 0, must be in [1, 1024]");
     let over = many(&SCORES, 1, 5, None);
     assert!(
         matches!(&over, Err(Error::Budget(text)) if text == "row 0: k 5 exceeds the 4 candidates")

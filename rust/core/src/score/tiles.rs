@@ -5,10 +5,15 @@ use crate::huge;
 use crate::score::NOTHING;
 use crate::score::rule::Rule;
 use crate::score::slab::Part;
+use crate::simd;
 use crate::workers::Workers;
 
 /// Features of a tile: its block sums and totals together fill half of a 1 MiB cache.
 const TILE: usize = 1 << 15;
+
+/// Features beyond which totals are no longer in cache when their block ends. They are then asked
+/// for while the block is added up: their loads were two thirds of the time.
+const CACHED: usize = 1 << 20;
 
 /// Numbers that a prompt should have in a tile, or walking the tiles costs more than it saves.
 const PER_TILE: usize = 16;
@@ -44,6 +49,7 @@ impl Totals {
             self.carry = huge::zeros(self.totals.len())?;
         }
         let tile = tile_len(slab, self.totals.len());
+        let far = self.totals.len() > CACHED;
         // Twice as many ranges as threads: one that has more than its share is less of a wait.
         let n_owners = if workers.count() == 1 { 1 } else { 2 * workers.count() };
         let owned = self.totals.len().div_ceil(n_owners).next_multiple_of(8);
@@ -61,7 +67,13 @@ impl Totals {
                 fresh: self.fresh,
             })
             .collect();
-        workers.each(&mut owners, |_, owner| owner.add(slab, tile, rule))?;
+        workers.each(&mut owners, |_, owner| {
+            if far {
+                owner.add::<true>(slab, tile, rule)
+            } else {
+                owner.add::<false>(slab, tile, rule)
+            }
+        })?;
         self.carried = !ends;
         self.fresh = false;
         Ok(())
@@ -91,7 +103,12 @@ struct Owned<'a> {
 }
 
 impl Owned<'_> {
-    fn add(&mut self, slab: &[Part<'_>], tile: usize, rule: impl Rule) -> Result<()> {
+    fn add<const FAR: bool>(
+        &mut self,
+        slab: &[Part<'_>],
+        tile: usize,
+        rule: impl Rule,
+    ) -> Result<()> {
         let mut cursors = self.cursors(slab);
         let mut begins = cursors.clone();
         let mut block = vec![NOTHING; tile.min(self.totals.len())];
@@ -106,8 +123,8 @@ impl Owned<'_> {
                 block.copy_from_slice(&self.carry[from..to]);
             }
             begins.copy_from_slice(&cursors);
-            let mut walk =
-                Walk { base: self.first + from, totals: &mut self.totals[from..to], block };
+            let totals = &mut self.totals[from..to];
+            let mut walk = Walk::<FAR> { base: self.first + from, totals, block };
             walk.slab(slab, self.begun, &begins, &mut cursors, rule);
             if !self.ends {
                 self.carry[from..to].copy_from_slice(walk.block);
@@ -132,14 +149,14 @@ impl Owned<'_> {
     }
 }
 
-/// One tile on its way through a slab.
-struct Walk<'a> {
+/// One tile on its way through a slab; `FAR` where there are more totals than [`CACHED`].
+struct Walk<'a, const FAR: bool> {
     base: usize,
     totals: &'a mut [f64],
     block: &'a mut [f64],
 }
 
-impl Walk<'_> {
+impl<const FAR: bool> Walk<'_, FAR> {
     /// Add every prompt; where a block ends, add it to the totals. Cursors move past the tile.
     fn slab(
         &mut self,
@@ -182,7 +199,8 @@ impl Walk<'_> {
     ) -> usize {
         let begin = *cursor;
         let (ids, values) = (&part.ids()[begin..end], &part.values()[begin..end]);
-        let n = add_rows(ids, values, (self.base, self.block), rule);
+        let ahead: &[f64] = if FAR { self.totals } else { &[] };
+        let n = add_rows(ids, values, (self.base, self.block), ahead, rule);
         *cursor = begin + n;
         n
     }
@@ -217,7 +235,8 @@ impl Walk<'_> {
 }
 
 /// Add the runs of equal ids at the beginning of `ids` that lie in the tile: what each run comes to
-/// is joined into the block. How many entries that were.
+/// is joined into the block. How many entries that were. `ahead` is what will be needed at the same
+/// places, or empty.
 ///
 /// Few features are active at several positions of a prompt, so most groups of 8 entries are 8
 /// runs, which needs no branch for each of them.
@@ -226,6 +245,7 @@ fn add_rows(
     ids: &[u32],
     values: &[f32],
     (base, block): (usize, &mut [f64]),
+    ahead: &[f64],
     rule: impl Rule,
 ) -> usize {
     const GROUP: usize = 8;
@@ -233,6 +253,7 @@ fn add_rows(
     let values = &values[..n];
     let beyond = base + block.len();
     let mut add = |id: u32, sum: f64| {
+        simd::prefetch(ahead, id as usize - base);
         if let Some(slot) = block.get_mut(id as usize - base) {
             *slot = rule.join(*slot, rule.finish(sum));
         }

@@ -99,7 +99,7 @@ def bench_growth(run: Suite, model: Replacer, prompts: Sequence[Prompt]) -> None
     """Other circuits, so their agreement is told; the sets at batch 1 are the better ones."""
     active = np.flatnonzero(np.abs(fap(model, prompts, BATCH)).sum(0))
     grow = partial(conditional_gradient, model, prompts, active, 20, switches=SWITCHES)
-    for batch in (5, 20):
+    for batch, gate in ((5, 2), (20, 4)):
         common = len(np.intersect1d(grow(batch=batch).ids, grow(batch=1).ids))
         run.compare(
             f"conditional gradient, K=20 of {len(active)}, batch {batch}",
@@ -107,7 +107,7 @@ def bench_growth(run: Suite, model: Replacer, prompts: Sequence[Prompt]) -> None
             {
                 "batch 1": Peer(
                     partial(grow, batch=1),
-                    gate=0.4 * batch**0.8,  # steps beside the passes weigh more, the fewer these are
+                    gate=gate,
                     goal=batch,
                     same=False,
                     rounds=2,

@@ -4,8 +4,8 @@
 
 `examples/compare_circuit_tracer.py --install SOURCE --env ENVIRONMENT` makes such an environment.
 Without one its rows say that it is not installed. Both run the demo model with frozen attention and
-norms on the same token ids, one torch thread each. A call of theirs crosses a pipe and its row comes
-back through a file: 1 to 2 ms of its 40.
+norms on the same token ids, one torch thread each. A call of theirs crosses a pipe, and its row
+comes back through a file: 1 to 2 ms of its 40.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def same(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return np.allclose(ours, theirs, rtol=0, atol=1e-4 * float(np.abs(theirs).max()))
 
 
-def bench(run: Suite, theirs: Theirs | None, model: ReplacementModel, prompts: list[Prompt]) -> None:
+def bench(
+    run: Suite, theirs: Theirs | None, model: ReplacementModel, prompts: list[Prompt]
+) -> None:
     ours = partial(fap, model, gradient="frozen")
     rows, graph = absent("circuit-tracer"), absent("circuit-tracer")
     if theirs is not None:

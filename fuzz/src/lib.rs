@@ -4,6 +4,7 @@
 //! `fuzz/seeds` can be written by a script; what is missing reads as zeros.
 
 use libfuzzer_sys::arbitrary::Unstructured;
+use pie_fast_core::Cancel;
 use pie_fast_core::dump::{Dump, Entries};
 use pie_fast_core::naive;
 use pie_fast_core::score::{RankBy, score};
@@ -82,16 +83,19 @@ pub fn safetensors(columns: &[(&str, &str, usize, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
+/// Nothing here is stopped.
+pub static GO_ON: Cancel = Cancel::new();
+
 /// Read a dump in every way there is. Where its entries can be read, the scores are the naive ones.
 pub fn use_dump(dump: &Dump) {
     let (n, all) = (dump.n_prompts(), &mut |_, _| Ok(()));
     let summary = dump.summary(all);
     assert!(dump.verify(None, all).is_err() || n == 0, "no shard has the hash 00");
-    let entries = dump.entries(0, n);
+    let entries = dump.entries(0, n, all);
     assert_eq!(entries.is_ok(), summary.is_ok());
     let ids = [0, dump.n_ids() as i64 / 2, dump.n_ids() as i64 - 1];
     let some = dump.entries_of(&ids, all);
-    assert!(dump.entries(0, n + 1).is_err() && dump.entries_of(&[-1], all).is_err());
+    assert!(dump.entries(0, n + 1, all).is_err() && dump.entries_of(&[-1], all).is_err());
     let Ok(entries) = entries else { return };
     let wanted = entries.feature.iter().filter(|&&id| ids.contains(&i64::from(id))).count();
     assert_eq!(some.expect("all entries can be read").feature.len(), wanted);

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
 use pie_fast_core::contexts::{Batch, Collector, Limits, State};
-use pie_fast_fuzz::{number, up_to};
+use pie_fast_fuzz::{GO_ON, number, up_to};
 
 fn collected(u: &mut Unstructured<'_>) -> State {
     let k = up_to(u, 3);
@@ -18,7 +18,7 @@ fn collected(u: &mut Unstructured<'_>) -> State {
         let counted: Vec<bool> = (0..n_tokens).map(|_| up_to(u, 3) > 0).collect();
         let values: Vec<f32> = (0..n_tokens * k).map(|_| number(u)).collect();
         if let Ok(batch) = Batch::new(first, &ptr, &values, k, &counted) {
-            let _ = collector.add(&batch, Some(1));
+            let _ = collector.add(&batch, Some(1), &GO_ON);
         }
     }
     collector.state()
@@ -68,7 +68,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = collector.merge(&Collector::from_state(&good).expect("its own state"));
     let values: Vec<f32> = (0..3 * k).map(|_| number(u)).collect();
     if let Ok(batch) = Batch::new(40, &[0, 2, 3], &values, k, &[true, false, true]) {
-        let _ = collector.add(&batch, Some(1));
+        let _ = collector.add(&batch, Some(1), &GO_ON);
     }
     assert_eq!(
         Collector::from_state(&collector.state()).expect("its own").state(),

@@ -5,7 +5,7 @@
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
 use pie_fast_core::decoder::Decoder;
 use pie_fast_core::dump::FloatType;
-use pie_fast_fuzz::write;
+use pie_fast_fuzz::{GO_ON, write};
 
 /// Numbers that are read at most.
 const MANY: usize = 1 << 16;
@@ -24,16 +24,16 @@ fuzz_target!(|data: &[u8]| {
     };
     let row: usize = decoder.row_shape().iter().product();
     let mut out = vec![0f32; row.min(MANY) * ids.len()];
-    let _ = decoder.rows(&ids, Some(1), &mut out);
+    let _ = decoder.rows(&ids, Some(1), &mut out, &GO_ON);
     if decoder.n_rows() == 0 || row > MANY {
         return;
     }
     ids.iter_mut().for_each(|id| *id %= decoder.n_rows().min(256) as i64);
-    if decoder.rows(&ids, Some(1), &mut out).is_ok() {
+    if decoder.rows(&ids, Some(1), &mut out, &GO_ON).is_ok() {
         assert!(out.iter().all(|x| x.is_finite()));
         for (place, &id) in ids.iter().enumerate() {
             let mut one = vec![0f32; row];
-            decoder.rows(&[id], Some(1), &mut one).expect("read before");
+            decoder.rows(&[id], Some(1), &mut one, &GO_ON).expect("read before");
             assert_eq!(one, out[place * row..][..row]);
         }
     }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
 use pie_fast_core::delphi::{Cache, SplitFile, integer_matrix};
-use pie_fast_fuzz::write;
+use pie_fast_fuzz::{GO_ON, write};
 
 /// A byte as a number; the last few are the ends of the range.
 fn extreme(byte: u8) -> u64 {
@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
     let mut files = Vec::new();
     for (name, bytes) in [("a", a), ("b", b)] {
         let path = write(name, bytes);
-        let matrix = integer_matrix(path.clone(), "locations");
+        let matrix = integer_matrix(path.clone(), "locations", &GO_ON);
         if let Ok(Some((values, columns))) = matrix {
             assert!(columns == 0 || values.len() % columns == 0);
         }
@@ -38,9 +38,9 @@ fuzz_target!(|data: &[u8]| {
         files.pop();
     }
     let Ok(cache) = Cache::open(files) else { return };
-    let _ = cache.width();
-    let whole = cache.entries(0, n, width);
-    let _ = cache.entries(first, n, width);
+    let _ = cache.width(&GO_ON);
+    let whole = cache.entries(0, n, width, &GO_ON);
+    let _ = cache.entries(first, n, width, &GO_ON);
     let Ok(entries) = whole else { return };
     assert_eq!(entries.prompt_ptr.len() as u64, n + 1);
     assert!(entries.prompt_ptr.is_sorted() && entries.prompt_ptr[0] == 0);

@@ -8,7 +8,7 @@ use pie_fast_core::select::sparse::Csr;
 use pie_fast_core::select::{Bonus, Limits, Synergy, explain, greedy_select, improve_by_swaps};
 use pie_fast_core::synergy::{clusters, clusters_sparse};
 use pie_fast_core::{Cancel, naive};
-use pie_fast_fuzz::{number, up_to};
+use pie_fast_fuzz::{GO_ON, number, up_to};
 
 struct Input {
     indptr: Vec<i64>,
@@ -123,7 +123,7 @@ fuzz_target!(|data: &[u8]| {
         let dense = Dense::new(&full, m).expect("of this size");
         let right = dense.check(Some(1), &cancel).is_ok();
         run(&input, &dense, right);
-        assert_eq!(clusters(&full, m, 1.0).expect("of this size").len(), m);
+        assert_eq!(clusters(&full, m, 1.0, &GO_ON).expect("of this size").len(), m);
     }
     let Ok(csr) = Csr::new(&input.indptr, &input.indices, &input.values) else { return };
     let right = csr.check(Some(1), &cancel).is_ok();
@@ -132,5 +132,5 @@ fuzz_target!(|data: &[u8]| {
     let wide: Vec<i64> = input.indices.iter().map(|&i| i.into()).collect();
     let csr = Csr::new(&input.indptr, &wide, &input.values).expect("as before");
     assert_eq!(csr.check(Some(1), &cancel).is_ok(), right);
-    let _ = clusters_sparse(&csr, 1.0);
+    let _ = clusters_sparse(&csr, 1.0, &GO_ON);
 });

@@ -98,7 +98,7 @@ fuzz_target!(|data: &[u8]| {
     let text = manifest(n_layers as u64, n_features as u64, all.len(), &lines);
     write("manifest.json", text.as_bytes());
     let dump = Dump::open(folder()).expect("a good dump");
-    let entries = dump.entries(0, dump.n_prompts()).expect("a good dump");
+    let entries = dump.entries(0, dump.n_prompts(), &mut |_, _| Ok(())).expect("a good dump");
     let pairs: Vec<_> = all.iter().flatten().map(|(pair, _)| *pair).collect();
     let read = entries.feature.iter().copied().zip(entries.position.iter().copied());
     assert!(pairs.into_iter().eq(read));

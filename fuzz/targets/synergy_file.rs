@@ -7,7 +7,7 @@ use pie_fast_core::select::sparse::Csr;
 use pie_fast_core::select::{Bonus, Limits, Synergy, greedy_select};
 use pie_fast_core::synergy::{Values, clusters, clusters_sparse, load};
 use pie_fast_core::{Cancel, naive};
-use pie_fast_fuzz::write;
+use pie_fast_fuzz::{GO_ON, write};
 
 /// Candidates above which the naive selection is left out.
 const MANY: usize = 40;
@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let labels = match &loaded.values {
         Values::Dense(values) => {
             full.copy_from_slice(values);
-            clusters(values, m, 0.5)
+            clusters(values, m, 0.5, &GO_ON)
         }
         Values::Sparse(csr) => {
             let csr = Csr::new(&csr.indptr, &csr.indices, &csr.values).expect("checked");
@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
                 let (columns, values) = csr.row(i).expect("checked");
                 columns.iter().zip(values).for_each(|(&j, &w)| full[i * m + j as usize] = w);
             }
-            clusters_sparse(&csr, 0.5)
+            clusters_sparse(&csr, 0.5, &GO_ON)
         }
     };
     assert_eq!(labels.expect("checked").len(), m);

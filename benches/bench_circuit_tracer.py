@@ -2,7 +2,7 @@
 
     CIRCUIT_TRACER_PYTHON=ENVIRONMENT/bin/python python benches/bench_circuit_tracer.py
 
-`examples/compare_circuit_tracer.py --install SOURCE --env ENVIRONMENT` makes such an environment.
+`examples/compare_circuit_tracer.py --install circuit-tracer --env ENVIRONMENT` makes one.
 Without one its rows say that it is not installed. Both run the demo model with frozen attention and
 norms on the same token ids, one torch thread each. A call of theirs crosses a pipe, and its row
 comes back through a file: 1 to 2 ms of its 40.
@@ -69,7 +69,7 @@ def bench(
     ours = partial(fap, model, gradient="frozen")
     rows, graph = absent("circuit-tracer"), absent("circuit-tracer")
     if theirs is not None:
-        rows = Peer(partial(their_scores, theirs, model, prompts), gate=5, goal=10, rounds=2)
+        rows = Peer(partial(their_scores, theirs, model, prompts), gate=4, goal=10, rounds=2)
         graph = Peer(
             partial(theirs.graph, prompts[0]),
             gate=5,

@@ -1,6 +1,10 @@
 //! Greedy selection and top-k against their naive versions.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/cases.rs"]
+mod cases;
+
+use cases::cases;
 use pie_fast_core::select::dense::Dense;
 use pie_fast_core::select::sparse::Csr;
 use pie_fast_core::select::{
@@ -69,7 +73,7 @@ fn widen(xs: &[f32]) -> Vec<f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(cases(1500))]
 
     #[test]
     fn greedy_is_the_rule((scores, w, k) in problem(), sum in any::<bool>()) {

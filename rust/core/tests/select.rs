@@ -259,6 +259,19 @@ fn sparse_lists_grow_and_parts_agree() {
     }
 }
 
+#[test]
+fn zeros_have_no_sign() {
+    let (scores, cancel) = ([-0.0_f64; 2], Cancel::new());
+    let dense = Dense::new(&[0.0_f64; 4], 2).unwrap();
+    let sparse = Csr::<i64, f64>::new(&[0, 0, 0], &[], &[]).unwrap();
+    let none = Limits::default();
+    let of_dense = explain(&scores, &dense, 2, Bonus::Mean, none, &cancel).unwrap();
+    let of_sparse = explain(&scores, &sparse, 2, Bonus::Mean, none, &cancel).unwrap();
+    for step in of_dense.iter().chain(&of_sparse) {
+        assert_eq!((step.score.to_bits(), step.gain.to_bits()), (0, 0));
+    }
+}
+
 fn message<T>(result: pie_fast_core::Result<T>) -> String {
     result.err().unwrap().to_string()
 }

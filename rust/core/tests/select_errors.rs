@@ -193,6 +193,19 @@ fn swaps_of_a_bad_start() {
 }
 
 #[test]
+fn of_equal_swaps_the_first_is_made() {
+    let dense = Dense::new(&[0.0_f64; 16], 4).unwrap();
+    let swaps = |scores: &[f64; 4], ids: &[i64]| {
+        let found =
+            improve_by_swaps(scores, &dense, ids, Bonus::Mean, none(), 1, &Cancel::new()).unwrap();
+        found.swaps
+    };
+    assert_eq!(swaps(&[1.0, 3.0, 3.0, 0.0], &[0]), [(0, 1)]);
+    assert_eq!(swaps(&[1.0, 1.0, 3.0, 3.0], &[1, 0]), [(1, 2)]);
+    assert_eq!(swaps(&[1.0; 4], &[1, 0]), []);
+}
+
+#[test]
 fn many_rows_and_words() {
     let (dense, cancel) = (Dense::new(&W, 4).unwrap(), Cancel::new());
     let many = |scores: &[f64], rows, k, threads| {

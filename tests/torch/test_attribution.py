@@ -145,17 +145,22 @@ def test_a_gradient_of_kl_needs_a_state_away_from_the_clean_run(
 
 def test_features_that_reach_no_logit_have_no_effect() -> None:
     heard, unheard = (torch.ones(1, 2, 1, requires_grad=True) for _ in range(2))
-    logits = heard[:, 0] * torch.arange(4.0)
-    ids = torch.tensor([0])
-    deltas = (torch.full((1, 2, 1), 2.0), torch.full((1, 2, 1), 3.0))
-    run = Run(logits[None], (Columns(ids, heard), Columns(ids, unheard)), deltas)
-    model: Any = SimpleNamespace(spent=Cost(), run=lambda *_, **__: run)
+    ids, deltas = torch.tensor([0]), (torch.full((1, 2, 1), 2.0), torch.full((1, 2, 1), 3.0))
+
+    def run(*_: object, **__: object) -> Run:
+        logits = heard[:, 0] * torch.arange(4.0)
+        return Run(logits[None], (Columns(ids, heard), Columns(ids, unheard)), deltas)
+
+    model: Any = SimpleNamespace(spent=Cost(), run=run)
     batch = SimpleNamespace(answer=torch.tensor([3]), foil=torch.tensor([1]))
-    setup: Any = SimpleNamespace(batch=batch, logits=logits.detach())
+    setup: Any = SimpleNamespace(batch=batch, logits=torch.zeros(1, 4))
     found = gate_effects(model, setup, "logit-diff")
     assert found.metric.tolist() == [[2.0]]
     assert [effect.flatten().tolist() for effect in found.effects] == [[4.0, 0.0], [0.0, 0.0]]
     assert found.deltas is deltas and model.spent == Cost(backward=1)
+    deltas = deltas[:1]
+    with pytest.raises(ValueError, match="shorter"):
+        gate_effects(model, setup, "logit-diff")
 
 
 def test_effects_are_derivatives_by_the_gates(tiny_model: ReplacementModel) -> None:

@@ -13,6 +13,7 @@ from pie_fast.attribution import (
     Patcher,
     check_direction,
     gate_effects,
+    own_metric,
     pool_effects,
     run_metric,
     sets_per_pass,
@@ -53,6 +54,15 @@ def test_directions_have_names() -> None:
     check_direction("denoising")
     with pytest.raises(PieFastError, match=r"direction is 'up', must be noising or denoising$"):
         check_direction("up")
+
+
+def test_a_model_does_not_diverge_from_itself(tiny_model: ReplacementModel) -> None:
+    prompts = random_prompts(2)
+    setup = tiny_model.prepare(make_batch(prompts, tiny_model.device), SWITCHES, prompts)
+    assert own_metric(setup, "kl").tolist() == [0.0, 0.0]
+    assert own_metric(setup, "logit-diff").tolist() == pytest.approx(
+        [float(row[p.answer] - row[p.foil]) for row, p in zip(setup.logits, prompts, strict=True)]
+    )
 
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])

@@ -79,6 +79,7 @@ def test_ratios_of_nothing_have_no_value() -> None:
     pair = {name: [1.0, 2.0] for name in vars(measured())}
     found = summarize(measured(**pair | {"metric_empty": [1.0, 0.0]}))
     assert found["faithfulness"] is not None and found["intervals"]["faithfulness"] is None
+    assert found["intervals"]["mean_kl"] == [1.0, 2.0]
     unknown = summarize(measured(metric_without=[np.nan] * 4))
     assert unknown["completeness"] is None and unknown["faithfulness"] is not None
     assert unknown["intervals"]["completeness"] is None

@@ -6,6 +6,7 @@ use pie_fast_core::select::sparse::Csr;
 use pie_fast_core::select::{
     Bonus, Limits, Swapped, Synergy, explain, greedy_select, improve_by_swaps, select_many,
 };
+use pie_fast_core::simd::Kernel;
 use pie_fast_core::topk::{Filter, top_k, top_k_per_layer};
 use pie_fast_core::{Cancel, Error, Result};
 
@@ -203,6 +204,12 @@ fn of_equal_swaps_the_first_is_made() {
     assert_eq!(swaps(&[1.0, 3.0, 3.0, 0.0], &[0]), [(0, 1)]);
     assert_eq!(swaps(&[1.0, 1.0, 3.0, 3.0], &[1, 0]), [(1, 2)]);
     assert_eq!(swaps(&[1.0; 4], &[1, 0]), []);
+}
+
+#[test]
+fn a_matrix_takes_the_kernel_that_it_is_given() {
+    let plain = Dense::new(&W, 4).unwrap().with_kernel(Kernel::plain());
+    assert!(format!("{plain:?}").contains(&format!("{:?}", Kernel::plain())));
 }
 
 #[test]

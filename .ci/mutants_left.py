@@ -1,48 +1,117 @@
-"""Say which mutants no test found.
+"""The table of mutants, and those that survive without an argument.
 
-python .ci/mutants_left.py FOLDER SHARD
+python .ci/mutants_left.py FOLDER DOCUMENT
+
+FOLDER is what `.ci/mutants` kept. DOCUMENT argues survivors in a table whose lines begin with
+``| `NAME` | NUMBER |``: a mutant's name without its line, and how many of that name may survive.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import sys
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-#: in percent of those that were run: what docs/mutants.md argues about is the rest
-FLOOR = 90.0
+CORE = "rust/core/src/"
+MODULES = {"select": "select", "topk": "topk.rs", "synergy": "synergy", "dump": "dump"}
+KINDS = ("caught", "timeout", "unviable", "missed")
 
 
-def of_rust(folder: Path) -> tuple[int, int, list[str]]:
-    """Found and run (those that do not compile are neither), and the names of the others."""
-    all_of_it = json.loads((folder / "mutants.out/outcomes.json").read_text())
-    # One that never ends is found by its time.
-    found = all_of_it["caught"] + all_of_it["timeout"]
-    missed = (folder / "mutants.out/missed.txt").read_text().splitlines()
-    return found, found + all_of_it["missed"], missed
+@dataclass
+class Found:
+    """What is known of the mutants of one module.
+
+    Attributes:
+        made: How many there are.
+        of: The names of each kind.
+        commits: Whose tests were run.
+    """
+
+    made: int
+    of: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    commits: set[str] = field(default_factory=set)
+
+    @property
+    def not_run(self) -> int:
+        """How many nothing is known of."""
+        return self.made - sum(map(len, self.of.values()))
 
 
-def of_python(folder: Path) -> tuple[int, int, list[str]]:
-    """The same of mutmut; one that no test runs counts as missed."""
-    all_of_it = json.loads((folder / "mutants/mutmut-cicd-stats.json").read_text())
-    found = all_of_it["killed"] + all_of_it["timeout"]
-    lines = (folder / "survivors.txt").read_text().splitlines()
-    return found, found + all_of_it["survived"] + all_of_it["no_tests"], lines
+def of_rust(folder: Path, source: str) -> Found:
+    """All runs over one source; of a mutant that was run again the last result counts."""
+    tree = subprocess.run(
+        ["git", "rev-parse", "--short=12", f"HEAD:{CORE}{source}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    if not (folder / tree / "all.txt").exists():
+        return Found(0)
+    found = Found(len((folder / tree / "all.txt").read_text().splitlines()))
+    last: dict[str, str] = {}
+    for run in sorted(folder.glob(f"{tree}/[0-9]*"), key=lambda run: int(run.name)):
+        found.commits.add((run / "commit").read_text().strip()[:9])
+        for kind in KINDS:
+            file = run / "mutants.out" / f"{kind}.txt"
+            last.update(dict.fromkeys(file.read_text().splitlines() if file.exists() else [], kind))
+    for name, kind in last.items():
+        found.of[kind].append(re.sub(rf"^{CORE}(.*?):\d+:\d+:", r"\1:", name))
+    return found
 
 
-def main(folder: str, shard: str) -> int:
-    """Print the survivors, hand the counts to `.ci/record`; 1 under the floor."""
-    figures: dict[str, int | str] = {"rust_shard": shard}
-    lowest = 100.0
-    for name in ("dump", "select", "synergy", "topk", "python"):
-        found, run, missed = (of_python if name == "python" else of_rust)(Path(folder) / name)
-        print(f"{name}: {found} of {run} found", *missed, sep="\n  ")
-        figures[f"{name}_run"], figures[f"{name}_found"] = run, found
-        lowest = min(lowest, 100 * found / run)
+def of_python(folder: Path) -> Found:
+    """The same of mutmut; one that no test runs is missed."""
+    if not (folder / "results.txt").exists():
+        return Found(0)
+    lines = (folder / "results.txt").read_text().splitlines()
+    found = Found(len(lines), commits={c[:9] for c in (folder / "commits.txt").read_text().split()})
+    kinds = {"killed": "caught", "timeout": "timeout", "survived": "missed", "no tests": "missed"}
+    for line in lines:
+        mutant, _, status = line.strip().rpartition(": ")
+        module, _, function = mutant.removeprefix("pie_fast.").partition(".")
+        function = function.partition("__mutmut_")[0].removeprefix("x").strip("_ǁ")
+        if status in kinds:
+            found.of[kinds[status]].append(f"{module}.py: {function.replace('ǁ', '.')}")
+    return found
+
+
+def argued(document: Path) -> Counter[str]:
+    """How many of each name may survive."""
+    rows = re.findall(r"^\| `(.+?)` \| (\d+) \|", document.read_text(), re.MULTILINE)
+    return Counter({name.replace("\\|", "|"): int(number) for name, number in rows})
+
+
+def main(folder: str, document: str) -> int:
+    """Print all of it, hand the counts to `.ci/record`; 1 where something is left."""
+    modules = {name: of_rust(Path(folder) / name, source) for name, source in MODULES.items()}
+    modules["python"] = of_python(Path(folder) / "python")
+    may_stay = argued(Path(document))
+    columns = ("mutants", "caught", "timed out", "unviable", "survived", "argued", "not run")
+    figures: dict[str, int | str] = dict.fromkeys(columns, 0)
+    left: Counter[str] = Counter()
+    print("| module | " + " | ".join(columns) + " |\n|" + " --- |" * (len(columns) + 1))
+    for name, found in modules.items():
+        missed = Counter(found.of["missed"])
+        unargued = missed - may_stay
+        left += unargued
+        counts = (len(found.of[kind]) for kind in KINDS)
+        row = (found.made, *counts, missed.total() - unargued.total(), found.not_run)
+        print(f"| {name} | " + " | ".join(map(str, row)) + " |")
+        for column, count in zip(columns, row, strict=True):
+            figures[column] = int(figures[column]) + count
+    print("| all | " + " | ".join(map(str, figures.values())) + " |")
+    commits = " ".join(sorted(set().union(*(found.commits for found in modules.values()))))
+    print(f"\ntests of {commits}", "survived, and not argued:", sep="\n\n")
+    print(*(f"  {number} of {name}" for name, number in sorted(left.items())), sep="\n")
+    figures = {name.replace(" ", "_"): count for name, count in figures.items()}
     if file := os.environ.get("RECORD_FIGURES"):
-        Path(file).write_text(json.dumps(figures))
-    return 0 if lowest >= FLOOR else 1
+        Path(file).write_text(json.dumps({**figures, "tests_of": commits}))
+    return 1 if left or figures["not_run"] or not all(f.made for f in modules.values()) else 0
 
 
 if __name__ == "__main__":

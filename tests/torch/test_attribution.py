@@ -13,13 +13,15 @@ from pie_fast.attribution import (
     Patcher,
     check_direction,
     gate_effects,
+    own_metric,
     pool_effects,
     run_metric,
     sets_per_pass,
 )
+from pie_fast.clt import Columns
 from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, PieFastError
-from pie_fast.model import Switches, make_batch
+from pie_fast.model import Run, Switches, make_batch
 from pie_fast.replacement_model import ReplacementModel
 from torch_prompts import random_prompts
 
@@ -52,6 +54,15 @@ def test_directions_have_names() -> None:
     check_direction("denoising")
     with pytest.raises(PieFastError, match=r"direction is 'up', must be noising or denoising$"):
         check_direction("up")
+
+
+def test_a_model_does_not_diverge_from_itself(tiny_model: ReplacementModel) -> None:
+    prompts = random_prompts(2)
+    setup = tiny_model.prepare(make_batch(prompts, tiny_model.device), SWITCHES, prompts)
+    assert own_metric(setup, "kl").tolist() == [0.0, 0.0]
+    assert own_metric(setup, "logit-diff").tolist() == pytest.approx(
+        [float(row[p.answer] - row[p.foil]) for row, p in zip(setup.logits, prompts, strict=True)]
+    )
 
 
 @pytest.mark.parametrize("direction", ["noising", "denoising"])
@@ -99,8 +110,12 @@ def test_defaults_are_noising_over_the_prompts(tiny_model: ReplacementModel) -> 
     plain, told = Patcher(*how), Patcher(*how, direction="noising", mean_of=prompts)
     assert plain.noising and plain.rest == "free" and len(plain.setups) == 1
     np.testing.assert_array_equal(plain.effects([(0,), (2,)]), told.effects([(0,), (2,)]))
+    elsewhere: Any = SimpleNamespace(device=torch.device("meta"))
+    plain.model = elsewhere
+    assert plain.gates([(0,)]).device == elsewhere.device
     with pytest.raises(PieFastError, match="direction is 'both'"):
         Patcher(*how, direction="both")
+    assert len(Patcher(tiny_model, random_prompts(33), *how[2:]).setups) == 2, "32 a batch"
     with pytest.raises(BehaviorError, match="unknown metric 'size'"):
         Patcher(tiny_model, prompts, pool, "size", SWITCHES)
 
@@ -136,6 +151,26 @@ def test_a_gradient_of_kl_needs_a_state_away_from_the_clean_run(
     assert effects.metric.shape == (3, 2) and not effects.metric.requires_grad
     assert (effects.metric < 0).all(), "the metric is the negated divergence"
     assert not any(columns.values.requires_grad for columns in effects.activations)
+
+
+def test_features_that_reach_no_logit_have_no_effect() -> None:
+    heard, unheard = (torch.ones(1, 2, 1, requires_grad=True) for _ in range(2))
+    ids, deltas = torch.tensor([0]), (torch.full((1, 2, 1), 2.0), torch.full((1, 2, 1), 3.0))
+
+    def run(*_: object, **__: object) -> Run:
+        logits = heard[:, 0] * torch.arange(4.0)
+        return Run(logits[None], (Columns(ids, heard), Columns(ids, unheard)), deltas)
+
+    model: Any = SimpleNamespace(spent=Cost(), run=run)
+    batch = SimpleNamespace(answer=torch.tensor([3]), foil=torch.tensor([1]))
+    setup: Any = SimpleNamespace(batch=batch, logits=torch.zeros(1, 4))
+    found = gate_effects(model, setup, "logit-diff")
+    assert found.metric.tolist() == [[2.0]]
+    assert [effect.flatten().tolist() for effect in found.effects] == [[4.0, 0.0], [0.0, 0.0]]
+    assert found.deltas is deltas and model.spent == Cost(backward=1)
+    deltas = deltas[:1]
+    with pytest.raises(ValueError, match="shorter"):
+        gate_effects(model, setup, "logit-diff")
 
 
 def test_effects_are_derivatives_by_the_gates(tiny_model: ReplacementModel) -> None:

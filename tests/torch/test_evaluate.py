@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from pie_fast import evaluate
 from pie_fast.attribution import Patcher
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve, measure
 from pie_fast.metrics import check_metric, kl_divergence, metric_values
-from pie_fast.model import Switches, make_batch
+from pie_fast.model import Switches, batches, make_batch
 from pie_fast.replacement_model import ReplacementModel
 from torch_prompts import random_prompts
 
@@ -200,3 +201,18 @@ def test_progress_counts_to_the_end(tiny_model: ReplacementModel) -> None:
     np.testing.assert_array_equal(found, patcher.effects(sets))
     counts = [done for done, _ in told]
     assert counts == sorted(counts) and told[-1] == (20, 20), "the unchanged run is one of them"
+
+
+def test_batches_are_of_64_prompts_where_the_model_is(
+    tiny_model: ReplacementModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def instead(*how: object) -> object:
+        asked.append(how)
+        return batches(*how)
+
+    monkeypatch.setattr(evaluate, "batches", instead)
+    prompts = random_prompts(2)
+    measure(tiny_model, [[1]], prompts, metric="logit-diff", switches=SWITCHES)
+    assert asked == [(prompts, 64, tiny_model.device)]

@@ -15,6 +15,7 @@ from pie_fast.replacement_model import ReplacementModel
 from torch_prompts import random_prompts
 
 SWITCHES = Switches("counterfactual")
+SEEDS: tuple[dict[str, Any], ...] = ({}, {"seed": 0}, {"seed": 1})
 
 
 def measured(**changes: list[float]) -> Measured:
@@ -78,6 +79,7 @@ def test_ratios_of_nothing_have_no_value() -> None:
     pair = {name: [1.0, 2.0] for name in vars(measured())}
     found = summarize(measured(**pair | {"metric_empty": [1.0, 0.0]}))
     assert found["faithfulness"] is not None and found["intervals"]["faithfulness"] is None
+    assert found["intervals"]["mean_kl"] == [1.0, 2.0]
     unknown = summarize(measured(metric_without=[np.nan] * 4))
     assert unknown["completeness"] is None and unknown["faithfulness"] is not None
     assert unknown["intervals"]["completeness"] is None
@@ -174,3 +176,53 @@ def test_curves_hand_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     of_summary = summarize(found[0])["intervals"]
     assert first["intervals"]["mean_kl"] == pytest.approx(of_summary["mean_kl"])
     assert first["intervals"]["fidelity"] == pytest.approx(of_summary["behavioral_fidelity"])
+    # A circuit that was not measured is an error.
+    found.pop()
+    with pytest.raises(ValueError, match="shorter"):
+        fidelity_curve(model, {"a": [4, 8, 6]}, [2, 3], prompts, **how)  # type: ignore[arg-type]
+
+
+def test_a_circuit_is_measured_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def instead(model: object, circuits: object, prompts: object, **how: Any) -> list[Measured]:
+        asked.append({**how, "model": model, "circuits": circuits, "prompts": prompts})
+        return [measured()]
+
+    def pool_of(model: object, features: object, slots: object) -> tuple[list[object], None]:
+        return [model, features, slots], None
+
+    monkeypatch.setattr(evaluate, "measure", instead)
+    monkeypatch.setattr(evaluate, "gated_pool", pool_of)
+    model, mean_of, slots = (SimpleNamespace(ignore_positions="bos") for _ in range(3))
+    prompts = [SimpleNamespace()] * 4
+    how: dict[str, Any] = {"metric": "logprob", "mean_of": mean_of, "slots": slots}
+    found = evaluate_circuit(model, [4, 8], prompts, switches=SWITCHES, batch_size=7, **how)  # type: ignore[arg-type]
+    given = {"model": model, "circuits": [[4, 8]], "prompts": prompts, **how}
+    for error, one in zip(("keep", "drop"), asked, strict=True):
+        switches = Switches("counterfactual", error)
+        assert one == {**given, "switches": switches, "batch_size": 7, "progress": None}
+    assert (found["unit"], found["n_units"], found["n_features"]) == ("node", 2, 3)
+
+
+def test_left_out_are_64_prompts_a_batch_and_seed_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    # So many that the intervals of two seeds differ.
+    many = Measured(*(np.linspace(0, 1, 40) ** power for power in range(1, 8)))
+
+    def instead(*_: object, batch_size: int, **__: object) -> list[Measured]:
+        sizes.append(batch_size)
+        return [many]
+
+    monkeypatch.setattr(evaluate, "measure", instead)
+    monkeypatch.setattr(evaluate, "gated_pool", lambda *_: ([], None))
+    model: Any = SimpleNamespace(ignore_positions="bos")
+    prompts: Any = [SimpleNamespace()] * 40
+    how: dict[str, Any] = {"metric": "logprob", "switches": SWITCHES}
+    for found in (
+        [evaluate_circuit(model, [4], prompts, **how, **seed) for seed in SEEDS],
+        [fidelity_curve(model, {"a": [4]}, [1], prompts, **how, **seed)["a"][0] for seed in SEEDS],
+    ):
+        left_out, zero, one = (figures["intervals"] for figures in found)
+        assert left_out == zero != one
+    assert set(sizes) == {64}

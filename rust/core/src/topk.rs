@@ -267,6 +267,18 @@ mod tests {
     }
 
     #[test]
+    fn guesses_are_of_one_block_in_128() {
+        // Ascending, so that the last number of a block is its largest.
+        let scores = |blocks: usize| (0..blocks * BLOCK).map(|i| i as f32).collect::<Vec<_>>();
+        let last_of = |block: usize| Some(((block + 1) * BLOCK - 1) as f32);
+        // Of 32 sampled blocks the one after 8, and of 44 the one after 11.
+        assert_eq!(guess(&scores(4095), 0), None);
+        assert_eq!(guess(&scores(4096), 0), last_of(23 * 128));
+        assert_eq!(guess(&scores(5631), 200), None);
+        assert_eq!(guess(&scores(5632), 200), last_of(32 * 128));
+    }
+
+    #[test]
     fn layers_are_ranked_apart_and_named_by_global_ids() -> Result<()> {
         let none = Filter::default();
         for (n_layers, n_features) in [(1, 1), (3, 31), (4, 33), (3, 4000)] {

@@ -2,13 +2,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[path = "common/cases.rs"]
+mod cases;
 mod common;
 #[path = "common/editing.rs"]
 mod editing;
 
+use cases::cases;
 use common::{Entry, Store, write_dump};
 use editing::{SHARD, changed, edit_columns, edit_manifest, edit_shard, numbers, seal};
-use pie_fast_core::dump::{Dump, Entries, FeatureEntries, Summary};
+use pie_fast_core::dump::{Dump, Entries, FeatureEntries, Summary, Watch};
 use pie_fast_core::{Error, Result};
 use proptest::prelude::*;
 use serde_json::json;
@@ -125,7 +128,7 @@ fn check(dump: &Dump, want: &[Vec<Entry>], features: &[i64], range: (u64, u64)) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn what_was_written_is_read(
@@ -160,30 +163,52 @@ fn a_large_dump_is_read_in_pieces() {
     (0..2).for_each(|i| seal(folder.path(), i));
     let dump = Dump::open(folder.path()).unwrap();
     check(&dump, &prompts, &[0, 399_998, 1_199_998, 5], (1, 4));
-    let mut told = vec![];
-    dump.summary(&mut |done, total| {
-        told.push((done, total));
-        Ok(())
-    })
-    .unwrap();
     // A piece has at most 2^20 entries, or one prompt.
     let n = sizes.iter().sum::<usize>() as u64;
-    let ends = [800_000, 800_010, 2_000_010, 2_300_017].map(|done| (done, n));
-    assert_eq!(told, ends);
+    let ends = [800_000, 800_010, 2_000_010, n].map(|done| (done, n));
+    assert_eq!(told(|watch| drop(dump.summary(watch).unwrap())), ends);
+    assert_eq!(told(|watch| drop(dump.entries_of(&[], watch).unwrap())), ends);
+    // Here before each piece.
+    let starts = [(0, n), ends[0], ends[1], ends[2]];
+    assert_eq!(told(|watch| drop(dump.entries(0, 7, watch).unwrap())), starts);
+}
+
+/// What a call says of its progress.
+fn told(call: impl FnOnce(&mut Watch<'_>)) -> Vec<(u64, u64)> {
+    let mut told = vec![];
+    call(&mut |done, total| {
+        told.push((done, total));
+        Ok(())
+    });
+    told
 }
 
 #[test]
 fn a_piece_lies_in_one_block_and_one_shard() {
     let folder = tempfile::tempdir().unwrap();
     write_dump(folder.path(), &vec![vec![(0, 1, 1.0, 0.5)]; 600], (3, 7), &[100, 530], Store::F32);
-    let mut told = vec![];
     let dump = Dump::open(folder.path()).unwrap();
-    let mut watch = |done, _| {
-        told.push(done);
-        Ok(())
-    };
-    dump.summary(&mut watch).unwrap();
-    assert_eq!(told, [100, 256, 512, 530, 600]);
+    let ends = [100, 256, 512, 530, 600].map(|done| (done, 600));
+    assert_eq!(told(|watch| drop(dump.summary(watch).unwrap())), ends);
+}
+
+#[test]
+fn a_part_needs_the_shards_of_its_prompts_only() {
+    let folder = tempfile::tempdir().unwrap();
+    write_dump(folder.path(), &vec![vec![(0, 1, 1.0, 0.5)]; 6], (3, 7), &[2, 5], Store::F32);
+    (0..3).for_each(|i| seal(folder.path(), i));
+    std::fs::remove_file(folder.path().join("shard-00001.safetensors")).unwrap();
+    for prompts in [0..2, 1..2, 5..6, 5..9, 9..u64::MAX, 0..0, 3..3] {
+        let dump = Dump::open_prompts(folder.path(), prompts).unwrap();
+        assert_eq!((dump.n_prompts(), dump.n_active()), (6, 6));
+        assert_eq!(dump.entries(1, 1, &mut |_, _| Ok(())).unwrap().feature, [0]);
+        let missing = dump.entries(1, 2, &mut |_, _| Ok(())).unwrap_err();
+        assert!(matches!(missing, Error::Io { .. }), "{missing}");
+    }
+    for prompts in [0..3, 2..3, 4..5, 4..6, 1..6, 0..u64::MAX] {
+        let missing = Dump::open_prompts(folder.path(), prompts.clone()).unwrap_err();
+        assert!(matches!(missing, Error::Io { .. }), "{prompts:?}: {missing}");
+    }
 }
 
 fn small(folder: &Path) {

@@ -1,6 +1,10 @@
 //! Greedy selection and top-k against their naive versions.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/cases.rs"]
+mod cases;
+
+use cases::cases;
 use pie_fast_core::select::dense::Dense;
 use pie_fast_core::select::sparse::Csr;
 use pie_fast_core::select::{
@@ -69,7 +73,7 @@ fn widen(xs: &[f32]) -> Vec<f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(cases(1500))]
 
     #[test]
     fn greedy_is_the_rule((scores, w, k) in problem(), sum in any::<bool>()) {
@@ -142,8 +146,9 @@ proptest! {
         prop_assert!(a.ids.iter().all(|&f| !out[f as usize]));
         // Forced along the whole selection, the gains are the same.
         let forced = Limits { include: &a.ids, ..Limits::default() };
-        let again = greedy_select(&scores, &sparse, k, Bonus::Mean, forced, &cancel).unwrap();
-        prop_assert_eq!(a, again);
+        let of_sparse = greedy_select(&scores, &sparse, k, Bonus::Mean, forced, &cancel).unwrap();
+        let of_dense = greedy_select(&scores, &dense, k, Bonus::Mean, forced, &cancel).unwrap();
+        prop_assert_eq!((&a, &a), (&of_sparse, &of_dense));
     }
 
     #[test]
@@ -252,6 +257,19 @@ fn sparse_lists_grow_and_parts_agree() {
     for bonus in [Bonus::Mean, Bonus::Sum] {
         let got = greedy_select(scores, &sparse, 60, bonus, Limits::default(), &cancel).unwrap();
         assert_eq!(got, naive::greedy_select(scores, w, 60, bonus).unwrap());
+    }
+}
+
+#[test]
+fn zeros_have_no_sign() {
+    let (scores, cancel) = ([-0.0_f64; 2], Cancel::new());
+    let dense = Dense::new(&[0.0_f64; 4], 2).unwrap();
+    let sparse = Csr::<i64, f64>::new(&[0, 0, 0], &[], &[]).unwrap();
+    let none = Limits::default();
+    let of_dense = explain(&scores, &dense, 2, Bonus::Mean, none, &cancel).unwrap();
+    let of_sparse = explain(&scores, &sparse, 2, Bonus::Mean, none, &cancel).unwrap();
+    for step in of_dense.iter().chain(&of_sparse) {
+        assert_eq!((step.score.to_bits(), step.gain.to_bits()), (0, 0));
     }
 }
 

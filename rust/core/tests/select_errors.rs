@@ -6,6 +6,7 @@ use pie_fast_core::select::sparse::Csr;
 use pie_fast_core::select::{
     Bonus, Limits, Swapped, Synergy, explain, greedy_select, improve_by_swaps, select_many,
 };
+use pie_fast_core::simd::Kernel;
 use pie_fast_core::topk::{Filter, top_k, top_k_per_layer};
 use pie_fast_core::{Cancel, Error, Result};
 
@@ -193,6 +194,25 @@ fn swaps_of_a_bad_start() {
 }
 
 #[test]
+fn of_equal_swaps_the_first_is_made() {
+    let dense = Dense::new(&[0.0_f64; 16], 4).unwrap();
+    let swaps = |scores: &[f64; 4], ids: &[i64]| {
+        let found =
+            improve_by_swaps(scores, &dense, ids, Bonus::Mean, none(), 1, &Cancel::new()).unwrap();
+        found.swaps
+    };
+    assert_eq!(swaps(&[1.0, 3.0, 3.0, 0.0], &[0]), [(0, 1)]);
+    assert_eq!(swaps(&[1.0, 1.0, 3.0, 3.0], &[1, 0]), [(1, 2)]);
+    assert_eq!(swaps(&[1.0; 4], &[1, 0]), []);
+}
+
+#[test]
+fn a_matrix_takes_the_kernel_that_it_is_given() {
+    let plain = Dense::new(&W, 4).unwrap().with_kernel(Kernel::plain());
+    assert!(format!("{plain:?}").contains(&format!("{:?}", Kernel::plain())));
+}
+
+#[test]
 fn many_rows_and_words() {
     let (dense, cancel) = (Dense::new(&W, 4).unwrap(), Cancel::new());
     let many = |scores: &[f64], rows, k, threads| {
@@ -251,6 +271,63 @@ fn matrices_that_are_large_are_looked_at_everywhere() {
         assert_eq!(message(check(&w)), format!("synergy is not symmetric: {want}"));
         w[i * n + j] = f32::NAN;
         assert_eq!(message(check(&w)), format!("synergy[{i}, {j}] is NaN, must be finite"));
+    }
+}
+
+#[test]
+fn sparse_matrices_of_many_rows_are_looked_at_everywhere() {
+    // Three tasks of 16384 rows and one of a few; pairs within a task and across.
+    let n = 3 * 16_384 + 5;
+    let pairs = [(0, n - 1), (3, 16_384), (16_383, 16_385), (20_000, 20_001), (40_000, n - 2)];
+    let check = |entries: &mut Vec<(usize, usize, f32)>| {
+        entries.sort_by_key(|&(row, column, _)| (row, column));
+        let mut indptr = vec![0_i64; n + 1];
+        entries.iter().for_each(|&(row, ..)| indptr[row + 1] += 1);
+        (0..n).for_each(|row| indptr[row + 1] += indptr[row]);
+        let indices: Vec<i32> = entries.iter().map(|&(_, column, _)| column as i32).collect();
+        let values: Vec<f32> = entries.iter().map(|&(.., value)| value).collect();
+        let csr = Csr::new(&indptr, &indices, &values).unwrap();
+        assert_eq!((csr.len(), csr.is_empty()), (n, false));
+        csr.check(Some(2), &Cancel::new())
+    };
+    let both = |&(i, j): &(usize, usize)| [(i, j, 2.0), (j, i, 2.0)];
+    let mut good: Vec<_> = pairs.iter().flat_map(both).collect();
+    check(&mut good).unwrap();
+    for (at, &(i, j, value)) in good.iter().enumerate() {
+        let mut other = good.clone();
+        other[at].2 = f32::NAN;
+        let want = format!("synergy[{i}, {j}] is NaN, must be finite");
+        assert_eq!(message(check(&mut other)), want);
+        other.remove(at);
+        let want = format!("[{j}, {i}] is {value} but [{i}, {j}] is not stored");
+        assert_eq!(message(check(&mut other)), format!("synergy is not symmetric: {want}"));
+    }
+    assert!(Csr::<i32, f32>::new(&[0], &[], &[]).unwrap().is_empty());
+}
+
+#[test]
+fn mirrors_have_the_same_value_at_the_same_place() {
+    let check = |indptr: &[i64], indices: &[i32], values: &[f32]| {
+        Csr::new(indptr, indices, values).unwrap().check(None, &Cancel::new())
+    };
+    // Each sum over all entries has one value above the diagonal and the same one below.
+    for (indptr, indices, want) in [
+        ([0, 1, 1, 2], [2, 1], "[0, 2] is 2 but [2, 0] is not stored"),
+        ([0, 1, 1, 2], [1, 0], "[0, 1] is 2 but [1, 0] is not stored"),
+    ] {
+        let found = message(check(&indptr, &indices, &[2.0, 2.0]));
+        assert_eq!(found, format!("synergy is not symmetric: {want}"));
+    }
+    // Values of which one has a bit that the other lacks, at many places.
+    for j in 1..40 {
+        let mut indptr = vec![0_i64; 41];
+        (1..=j).for_each(|row| indptr[row] = 1);
+        (j + 1..41).for_each(|row| indptr[row] = 2);
+        for (a, b) in [(2.0, 3.0), (3.0, 2.0)] {
+            let found = message(check(&indptr, &[j as i32, 0], &[a, b]));
+            let want = format!("[0, {j}] is {a} but [{j}, 0] is {b}");
+            assert_eq!(found, format!("synergy is not symmetric: {want}"));
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! The strongest synergies of every row against their naive version.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/cases.rs"]
+mod cases;
+
+use cases::cases;
 use pie_fast_core::synergy::{CsrArrays, Importances, top_per_row};
 use pie_fast_core::{Cancel, naive};
 use proptest::prelude::*;
@@ -47,7 +51,7 @@ fn parts(csr: CsrArrays) -> (Vec<i64>, Vec<i32>, Vec<u32>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1200))]
+    #![proptest_config(cases(1200))]
 
     #[test]
     fn the_strongest_of_each_row_are_a_sort((joint, single) in pairs(), some in 0_usize..40) {
@@ -60,7 +64,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(cases(12))]
 
     /// From 512 candidates on rows are sampled for thresholds and threads share the panels.
     #[test]
@@ -100,7 +104,7 @@ fn row_by_sort(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(cases(1000))]
 
     /// The same path as above: every row is made, a few are compared.
     #[test]

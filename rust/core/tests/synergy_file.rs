@@ -1,9 +1,12 @@
 //! Files of synergies and groups of candidates, right and wrong.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+#[path = "common/cases.rs"]
+mod cases;
 #[path = "common/editing.rs"]
 mod editing;
 
+use cases::cases;
 use editing::{Column, bytes, changed, numbers};
 use pie_fast_core::select::sparse::Csr;
 use pie_fast_core::synergy::{
@@ -208,7 +211,7 @@ fn spread(w: &[f32], n: usize, threshold: f64) -> Vec<i64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn groups_are_what_strong_pairs_connect(

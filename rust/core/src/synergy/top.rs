@@ -266,3 +266,29 @@ fn gather(rows: &[Vec<Pair>]) -> CsrArrays {
     }
     csr
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the columns in which a row has its strongest pairs: the first or the last ones.
+    #[test]
+    fn a_few_times_t_pass_the_sampled_threshold() {
+        let (n, t) = (1000, 20);
+        let single = vec![0.0; n];
+        for value in [|i: usize, j: usize| i + j, |i: usize, j: usize| 3000 - i - j] {
+            let upper = (0..n).flat_map(|i| (i + 1..n).map(move |j| value(i, j) as f32));
+            let joint: Vec<f32> = upper.collect();
+            let pairs = Importances { joint: &joint[..], single: &single, clipped: false };
+            for first in (0..n).step_by(PANEL) {
+                let mut panel = Panel::new(pairs, first..(first + PANEL).min(n), t);
+                panel.sample();
+                for (row, threshold) in (first..n).zip(panel.threshold) {
+                    let others = (0..n).filter(|&j| j != row);
+                    let n_over = others.filter(|&j| value(row, j) as f32 > threshold).count();
+                    assert!((t..=4 * t).contains(&n_over), "{n_over} of row {row}");
+                }
+            }
+        }
+    }
+}

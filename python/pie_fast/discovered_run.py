@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.errors import PieFastError
 from pie_fast.outputs import RESULT
+from pie_fast.seals import unsealed
 from pie_fast.types import FeatureId
 
 if TYPE_CHECKING:
@@ -203,9 +204,10 @@ def _check(path: Path, name: str, value: Any) -> None:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        content = json.loads(data.decode())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PieFastError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise PieFastError(f"{path}: holds a {type(content).__name__}, must be an object")
-    return content
+    return unsealed(path, data, content)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pie_fast.errors import OutputExistsError
-from pie_fast.storage import write_json
+from pie_fast.seals import write_sealed as write_json
 
 #: the file that tells a run from any other folder
 RESULT = "result.json"

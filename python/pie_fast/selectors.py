@@ -24,6 +24,7 @@ from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.method_names import DUMP_METHODS, METHODS, MODEL_METHODS
 from pie_fast.options import SMALLEST_POOL
+from pie_fast.seals import unsealed
 from pie_fast.select import greedy_select
 from pie_fast.slots import Slots, read_nodes
 from pie_fast.synergy_matrix import SynergyMatrix
@@ -264,9 +265,12 @@ def read_circuit(path: Path) -> tuple[list[FeatureId], list[str] | None]:
         PieFastError: Naming file, field and value.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        content = json.loads(data.decode())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PieFastError(f"{path}: not valid JSON: {error}") from error
+    if isinstance(content, dict):
+        content = unsealed(path, data, content)
     rows = content.get("features") if isinstance(content, dict) else None
     if not isinstance(rows, list):
         raise PieFastError(f"{path}: has no list 'features'")

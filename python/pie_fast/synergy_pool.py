@@ -23,6 +23,7 @@ from pie_fast.dump import FeatureDump
 from pie_fast.errors import PieFastError
 from pie_fast.model import Replacer, Switches
 from pie_fast.progress import Advance
+from pie_fast.seals import check_safetensors
 from pie_fast.storage import write_safetensors
 from pie_fast.synergy import BLOCK_ROWS, SynergyEstimator
 from pie_fast.synergy_matrix import SynergyMatrix
@@ -195,6 +196,7 @@ class _Rows:
         if not path.exists():
             return rows
         try:
+            check_safetensors(path)
             with safe_open(path, framework="numpy") as file:
                 if (file.metadata() or {}).get("tag") == tag:
                     rows.values[:] = file.get_tensor("values")
@@ -212,7 +214,7 @@ class _Rows:
             "done": self.done.astype(np.uint8),
             "pool": self.pool,
         }
-        write_safetensors(self.path, tensors, metadata={"tag": self.tag})
+        write_safetensors(self.path, tensors, metadata={"tag": self.tag}, seal=True)
 
 
 def _tag(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pie_fast import SynergyMatrix, open_dump
-from running import BUDGET, N_HELD_OUT, N_SELECTION, Outcome, World, contents, run_cli
+from running import BUDGET, N_HELD_OUT, N_SELECTION, Outcome, World, contents, run_cli, written
 
 
 def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
@@ -45,7 +44,7 @@ def test_result_file_is_what_was_printed(discovered: tuple[Path, Outcome]) -> No
     path, outcome = discovered
     printed = outcome.json
     assert printed.pop("folder") == str(path)
-    assert json.loads((path / "result.json").read_text()) == printed
+    assert written(path / "result.json") == printed
     assert open_dump(path / "dump").complete
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -175,7 +174,7 @@ def test_synergy_makes_what_select_reads(world: World, dump: Path, tmp_path: Pat
         *("--out", tmp_path / "selection.json"),
     )
     assert chosen.json["selector"] == "fap-synergy"
-    assert json.loads((tmp_path / "selection.json").read_text()) == chosen.json
+    assert written(tmp_path / "selection.json") == chosen.json
     elsewhere = tmp_path / "kept.safetensors"
     (dump / "synergy.safetensors").rename(elsewhere)
     again = run_cli(
@@ -210,7 +209,7 @@ def test_evaluate_reads_selections_and_results(
     )
     for key in ("behavioral_fidelity", "kl_divergences", "faithfulness"):
         assert found.json[key] == said["evaluation"][key]
-    assert json.loads((tmp_path / "figures.json").read_text()) == found.json
+    assert written(tmp_path / "figures.json") == found.json
     selection = tmp_path / "selection.json"
     chosen = run_cli("select", discovered[0] / "dump", "-k", 7, "--out", selection)
     assert (chosen.code, f"{selection}" in "".join(chosen.stdout.split())) == (0, True)

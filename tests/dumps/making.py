@@ -93,7 +93,7 @@ def recut(source: Path, target: Path, cuts: list[int]) -> Path:
     from pie_fast import twin_dump
     from pie_fast.storage import write_safetensors
 
-    manifest = json.loads((source / "manifest.json").read_text())
+    manifest = unsealed_manifest(source)
     prompts = [columns for _, columns in twin_dump.prompts_of(source)]
     target.mkdir()
     (target / "prompts.safetensors").write_bytes((source / "prompts.safetensors").read_bytes())
@@ -122,10 +122,17 @@ def recut(source: Path, target: Path, cuts: list[int]) -> Path:
     return target
 
 
+def unsealed_manifest(path: Path) -> dict[str, Any]:
+    """``manifest.json`` without its checksum, to be changed."""
+    manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+    manifest.pop("checksum", None)
+    return manifest
+
+
 def edit_manifest(path: Path, **changes: Any) -> None:
     """Overwrite keys of ``manifest.json``; a value of ``...`` removes the key."""
     file = path / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = unsealed_manifest(path)
     for key, value in changes.items():
         if value is ...:
             del manifest[key]
@@ -137,7 +144,7 @@ def edit_manifest(path: Path, **changes: Any) -> None:
 def replace_shard(path: Path, data: bytes, i: int = 0) -> None:
     """Overwrite a shard and make the manifest agree about its bytes and hash."""
     file = path / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = unsealed_manifest(path)
     shard = manifest["shards"][i]
     (path / shard["file"]).write_bytes(data)
     shard["bytes"] = len(data)

@@ -59,7 +59,7 @@ class Replacer:
         self._means: dict[tuple[tuple[int, ...], ...], tuple[Columns, ...]] = {}
         _check_fit(host, self.clt)
         self.read_hook, self.write_hook = resolve_sites(
-            clt.read_hook, clt.write_hook, host.block_points, host.name
+            clt.read_hook, clt.write_hook, host.block_points, model=host.name, clt=clt.name
         )
 
     @property

@@ -19,6 +19,7 @@ import numpy as np
 from pie_fast.dump import FeatureDump, open_dump
 from pie_fast.errors import PieFastError
 from pie_fast.outputs import RESULT
+from pie_fast.seals import unsealed
 from pie_fast.synergy_matrix import SynergyMatrix
 
 if TYPE_CHECKING:
@@ -139,12 +140,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"it holds {constant}, numbers must be finite")
 
     try:
-        value = json.loads(path.read_bytes(), parse_constant=refuse)
+        data = path.read_bytes()
+        value = json.loads(data, parse_constant=refuse)
     except ValueError as error:
         raise PieFastError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise PieFastError(f"{path}: holds a {type(value).__name__}, must be a JSON object")
-    return value
+    return unsealed(path, data, value)
 
 
 def _edges(path: Path, given: Mapping[str, Any]) -> Edges:

@@ -23,8 +23,10 @@ pub struct Dump {
 #[pymethods]
 impl Dump {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Ok(Self { core: detached(py, || Core::open(path))? })
+    #[pyo3(signature = (path, *, check=true))]
+    fn new(py: Python<'_>, path: PathBuf, check: bool) -> PyResult<Self> {
+        let core = detached(py, || Core::open(path))?;
+        Ok(Self { core: if check { core } else { core.unchecked() } })
     }
 
     #[getter]

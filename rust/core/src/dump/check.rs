@@ -56,14 +56,10 @@ impl Dump {
                 }
             }
         })?;
+        let total = self.n_active();
         self.manifest().shards.iter().try_for_each(|entry| {
             let source = Source::open(self.folder().join(&entry.file))?;
-            let hash = sha256(&source, watch, self.n_active())?;
-            if hash == entry.hash {
-                return Ok(());
-            }
-            Err(source
-                .wrong("file", format!("has sha256 {hash}, the manifest says {}", entry.hash)))
+            compare_hash(&source, &entry.hash, &mut || watch(total, total))
         })
     }
 
@@ -136,8 +132,15 @@ fn add_layers(layers: &mut BTreeMap<u64, u64>, mut ids: &[u32], n_features: u64)
     }
 }
 
-/// The sha256 of a file in hex.
-fn sha256(source: &Source, watch: &mut Watch<'_>, total: u64) -> Result<String> {
+/// Compare the sha256 of a file with the one (hex) that the manifest has; `poll` may stop it.
+///
+/// # Errors
+/// It is another one; what `poll` returns.
+pub(super) fn compare_hash(
+    source: &Source,
+    promised: &str,
+    poll: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0u8; HASHED.min(source.len() as usize)];
     let mut at = 0;
@@ -146,7 +149,16 @@ fn sha256(source: &Source, watch: &mut Watch<'_>, total: u64) -> Result<String> 
         source.read(&mut buffer[..n], at)?;
         digest.update(&buffer[..n]);
         at += n as u64;
-        watch(total, total)?;
+        poll()?;
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let hash = hex(&digest.finalize());
+    if hash == promised {
+        return Ok(());
+    }
+    Err(source.wrong("file", format!("has sha256 {hash}, the manifest says {promised}")))
+}
+
+/// Bytes in hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -41,7 +41,7 @@ class Spent:
 
     Attributes:
         wall, cpu: Seconds, the least of the passes; the CPU's by all threads.
-        first, first_cpu: Seconds of the first pass, in which shards are compared with their sha256.
+        first, first_cpu: Seconds of the first pass, in which shards are compared with their CRC-32.
         peak: Bytes, of the whole process.
         n_bytes: Of the files that were read.
         answer: What must be the same for all ways to it.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pie_fast.storage import write_text
+
 END = "<!-- /table -->"
 
 
@@ -26,4 +28,4 @@ def update(path: Path, name: str, text: str) -> None:
     new, n = re.subn(between, lambda _: marked(name, text), old, flags=re.S)
     if n != 1:
         raise SystemExit(f"{path} has {start} ... {END} {n} times, not once")
-    path.write_text(new, encoding="utf-8")
+    write_text(path, new)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from marked import update
 from pie_fast.curves import SHARES, cpr_cmd, log_area, log_auc, share_saved
+from pie_fast.storage import write_text
 
 #: what selectors are compared with
 BASELINE_ROWS = ("FAP |mean|", "FAP mean|.|")
@@ -97,8 +98,8 @@ def write_report(
             whole += [*kl_table(results, behavior, baseline), ""]
         whole += [*area_table(results, baseline), ""]
     whole += saved_table(results, "counterfactual")
-    report.write_text("\n".join(whole).rstrip() + "\n", encoding="utf-8")
-    plot.write_text(plots(results), encoding="utf-8")
+    write_text(report, "\n".join(whole).rstrip() + "\n")
+    write_text(plot, plots(results))
     print("\n".join(short))
     if page is not None:
         update(page, "study", "\n".join(short))

@@ -6,6 +6,8 @@
 Three disjoint sets of prompts: selection (the circuit is chosen on it), choice (the best selector
 is named on it), report (every figure of the tables). One file a row is written, so a study that
 was stopped goes on where it was; `--behaviors`, `--baselines`, `--seeds`, `--rows` run a part.
+`journal.jsonl` has the commands, the versions and each row's seconds: a study is gone on with by
+the same versions and numbers of prompts and by no other, and by one process at a time.
 
 Rows that take minutes run where `ROWS` says: under the counterfactual baseline, at some budgets.
 """
@@ -13,6 +15,7 @@ Rows that take minutes run where `ROWS` says: under the counterfactual baseline,
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -21,7 +24,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,13 @@ from pie_fast.attribution import own_metric, run_metric
 from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.curves import SHARES
 from pie_fast.data import demo_clt_path, demo_model_path
+from pie_fast.identity import versions
+from pie_fast.journal import Journal, begin, locked
 from pie_fast.methods import SELECTORS, Ground, select_on
 from pie_fast.metrics import kl_divergence
 from pie_fast.model import Switches
 from pie_fast.replacement_model import ReplacementModel, load_model
-from pie_fast.storage import write_json
+from pie_fast.storage import remove_leftovers, write_json
 from study_report import write_report
 
 BEHAVIORS = ("ioi", "docstring", "ioi-wide", "docstring-wide")
@@ -170,7 +174,7 @@ def _rounded(values: torch.Tensor) -> list[float]:
     return [float(f"{v:.5g}") for v in values.tolist()]
 
 
-@cache
+@functools.cache
 def _model() -> ReplacementModel:
     torch.set_num_threads(1)
     return load_model(demo_model_path(), demo_clt_path(), device="cpu")
@@ -200,7 +204,10 @@ def run_cell(cell: Cell, folder: Path, names: Sequence[str], sizes: tuple[int, i
         about = {"n_choice": n_choice, "n_active": len(ground), "model": judge.whole(), **empty}
         write_json(_file(at, "cell"), about)
     for row in todo:
+        began = time.time()
         write_json(_file(at, row.name), run_row(row, ground, judge, behavior))
+        seconds = round(time.time() - began, 3)
+        Journal(folder).write("row", cell=cell.name, row=row.name, seconds=seconds)
     return f"{cell.name}: {len(todo)} rows in {time.time() - started:.0f} s"
 
 
@@ -212,16 +219,13 @@ def run_row(row: Row, ground: Ground, judge: Judge, behavior: Behavior) -> dict[
         mine = Ground(ground.model, few, behavior.metric, ground.switches, seed=ground.seed)
     n = len(mine)
     budgets = [k for k in row.budgets or BUDGETS if k <= n]
-    started = time.time()
     circuits, cost = _circuits(row, mine, budgets)
-    seconds = time.time() - started
     found: dict[str, Any] = {
         "row": row.name,
         "method": row.method,
         "options": row.options,
         "n_prompts": len(mine.prompts),
         "cost_at_50": cost,
-        "seconds": round(seconds, 3),
         "points": {k: judge(ids)["kl"] for k, ids in circuits.items()},
     }
     if row.budgets is None and SELECTORS[row.method].nested:
@@ -308,13 +312,26 @@ def _run(args: argparse.Namespace) -> None:
         for seed in args.seeds
         for behavior in args.behaviors
     ]
-    with ProcessPoolExecutor(args.jobs) as pool:
+    told = functools.partial(print, file=sys.stderr, flush=True)
+    sizes = dict(zip(("selection", "choice", "report"), args.prompts, strict=True))
+    with locked(args.folder, told) as journal, ProcessPoolExecutor(args.jobs) as pool:
+        remove_leftovers(args.folder)
+        begin(
+            journal,
+            "study",
+            {"prompts": sizes, "versions": versions()},
+            command=sys.argv,
+            asked=None,
+            threads=1,
+            resume=True,
+            note=told,
+        )
         jobs = [
             pool.submit(run_cell, cell, args.folder, args.rows, tuple(args.prompts))
             for cell in cells
         ]
         for done, job in enumerate(as_completed(jobs), 1):
-            print(f"[{done}/{len(jobs)}] {job.result()}", file=sys.stderr, flush=True)
+            told(f"[{done}/{len(jobs)}] {job.result()}")
 
 
 if __name__ == "__main__":

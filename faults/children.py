@@ -47,6 +47,12 @@ class Child:
         self.log.unlink()
         return os.waitstatus_to_exitcode(status), said
 
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        with suppress(ChildProcessError):
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        return False
+
     def kill(self) -> None:
         """SIGKILL, if it still runs."""
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""SIGKILL of a command at random moments; what is there then, and what `--resume` makes of it."""
+"""SIGKILL of a command at random moments; what is there then, and what `resume` makes of it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from world import World
 
 from pie_fast.dump import open_dump
 from pie_fast.errors import PieFastError
+from pie_fast.journal import Journal
+from pie_fast.outputs import partial_of
+from pie_fast.run_files import JOURNAL
 
-#: what a result says of this run of the command, not of what it found
-OF_THE_RUN = ("timings", "folder", "command", "model_calls")
+#: what a result says of who asked for it, not of what was found
+OF_THE_RUN = ("command", "checksum")
 
 Command = Callable[[Path], tuple[object, ...]]
 
@@ -39,6 +42,16 @@ class Job:
     command: Command
     expected: dict[str, Any]
     seconds: float
+
+    def go_on(self, out: Path) -> tuple[object, ...]:
+        """What finishes a run that was stopped: `resume`, where its journal says what began it.
+
+        Raises:
+            PieFastError: The journal is broken.
+        """
+        if any(Journal(folder).events() for folder in (out, partial_of(out))):
+            return ("resume", out)
+        return (*self.command(out), "--resume")
 
 
 def undisturbed(name: str, command: Command, out: Path) -> Job:
@@ -72,14 +85,21 @@ def resumed(job: Job, out: Path) -> tuple[str, str]:
     half = half_written(out)
     if half:
         return WRONG, half
-    code, said = 0, ""
     if not finished(out):
-        code, said = in_child((*job.command(out), "--resume")).wait()
-    found = result_of(out) if not code else {}
-    for folder in (out, out.with_name(f"{out.name}.partial")):
+        code, said = in_child(job.go_on(out)).wait()
+        if code:
+            return WRONG, f"going on ended with {code}: {said[-300:]}"
+    return compared(job, out)
+
+
+def compared(job: Job, out: Path) -> tuple[str, str]:
+    """Whether a run that ended has the bytes of the undisturbed one; it is removed."""
+    found = result_of(out)
+    left = partial_of(out).exists()
+    for folder in (out, partial_of(out)):
         shutil.rmtree(folder, ignore_errors=True)
-    if code:
-        return WRONG, f"--resume ended with {code}: {said[-300:]}"
+    if left:
+        return WRONG, "the unfinished run is still there"
     names = sorted({*found, *job.expected})
     different = [name for name in names if found.get(name) != job.expected.get(name)]
     return (WRONG, f"differs: {', '.join(different)}") if different else (SURVIVED, "")
@@ -87,7 +107,7 @@ def resumed(job: Job, out: Path) -> tuple[str, str]:
 
 def half_written(out: Path) -> str:
     """What is wrong with a dump that was stopped; empty where nothing is."""
-    for dump in (out, out.with_name(f"{out.name}.partial") / "dump", out / "dump"):
+    for dump in (out, partial_of(out) / "dump", out / "dump"):
         if (dump / "manifest.json").exists():
             try:
                 open_dump(dump).verify()
@@ -104,13 +124,13 @@ def finished(out: Path) -> bool:
 
 
 def result_of(out: Path) -> dict[str, Any]:
-    """Bytes by name; of a result what it found, by field."""
+    """Bytes by name, the journal's aside; of a result what it found, by field."""
     files: dict[str, Any] = {
         str(file.relative_to(out)): file.read_bytes()
         for file in sorted(out.rglob("*"))
-        if file.is_file() and file.name != "journal.jsonl"
+        if file.is_file() and file.name != JOURNAL
     }
     if "result.json" in files:
         told = json.loads(files.pop("result.json"))
-        files |= {key: told[key] for key in told if key not in (*OF_THE_RUN, "checksum")}
+        files |= {key: told[key] for key in told if key not in OF_THE_RUN}
     return files

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from clusters import cluster, engine  # noqa: F401  fixtures
+
 # Before torch is imported: at this size a second thread costs more than it gives.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

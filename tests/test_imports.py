@@ -14,7 +14,7 @@ import pytest
 from pie_fast.dump import DumpWriter, PromptTable
 
 #: libraries that take seconds to import
-HEAVY = ("torch", "transformers", "transformer_lens", "plotly", "huggingface_hub")
+HEAVY = ("torch", "transformers", "transformer_lens", "plotly", "huggingface_hub", "ray", "fsspec")
 
 REPORT = f"""
 import sys

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import study_selectors as study
+from pie_fast.journal import Journal
 
 
 def test_every_row_names_a_selector_and_options_that_it_has() -> None:
@@ -29,6 +30,7 @@ def test_the_smallest_study(tmp_path: Path) -> None:
     assert "4 rows" in said
     assert "nothing to do" in study.run_cell(cell, folder, rows, (12, 4, 6))
 
+    assert [event["row"] for event in Journal(folder).events()] == rows
     found = json.loads((folder / "cells" / cell.name / "conditional-gradient.json").read_text())
     assert found["cost_at_50"] == {"forward": 10.0, "backward": 10.0}
     assert set(map(int, found["points"])) <= set(study.BUDGETS)

@@ -11,6 +11,7 @@ __all__ = [
     "ContextCollector",
     "DelphiCache",
     "Dump",
+    "Fold",
     "__version__",
     "build_profile",
     "check_synergy",
@@ -20,6 +21,7 @@ __all__ = [
     "greedy_select",
     "greedy_select_many",
     "improve_by_swaps",
+    "kernels",
     "load_synergy",
     "redundancy",
     "rows_at",
@@ -32,6 +34,7 @@ __all__ = [
 
 __version__: str
 build_profile: str
+kernels: str
 
 _Progress = Callable[[int, int], object]
 _Floats = NDArray[np.float32] | NDArray[np.float64]
@@ -80,7 +83,9 @@ def greedy_select_many(
 class Dump:
     """An opened and checked feature dump."""
 
-    def __new__(cls, path: str | PathLike[str], *, check: bool = True) -> Dump: ...
+    def __new__(
+        cls, path: str | PathLike[str], *, prompts: tuple[int, int] | None = None
+    ) -> Dump: ...
     @property
     def n_layers(self) -> int: ...
     @property
@@ -110,6 +115,22 @@ class Dump:
         per_layer: bool = False,
         progress: _Progress | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+    def rank(
+        self,
+        k: int,
+        scores: NDArray[np.float64],
+        has_entry: NDArray[np.bool_],
+        *,
+        counts: NDArray[np.float64] | None = None,
+        threads: int | None = None,
+        layers: list[int] | None = None,
+        features: NDArray[np.int64] | None = None,
+        min_prompts: int | None = None,
+        per_layer: bool = False,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]: ...
+    def block_sums(
+        self, rank_by: str, block: int, *, threads: int | None = None
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float64]]: ...
     def active_features(
         self,
         *,
@@ -136,6 +157,14 @@ class Dump:
         tuple[float, float] | None,
         int | None,
     ]: ...
+
+@final
+class Fold:
+    """Blocks of prompts joined in order, for the features first .. end."""
+
+    def __new__(cls, rank_by: str, first: int, end: int) -> Fold: ...
+    def add(self, ids: NDArray[np.uint32], sums: NDArray[np.float64]) -> None: ...
+    def finish(self, n_prompts: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]: ...
 
 def decoder_rows(
     path: str | PathLike[str],

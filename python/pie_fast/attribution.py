@@ -22,7 +22,7 @@ from pie_fast.clt import Columns
 from pie_fast.cost import Cost
 from pie_fast.errors import PieFastError
 from pie_fast.metrics import check_metric, metric_values
-from pie_fast.model import Pool, Replacer, Run, Setup, Switches, sweep
+from pie_fast.model import MeanOf, Pool, Replacer, Run, Setup, Switches, sweep
 from pie_fast.progress import Advance
 
 #: sets x prompts x positions of one forward pass when many gate settings are batched; a CPU is
@@ -125,7 +125,7 @@ class Patcher:
         switches: Baseline and the rest.
         direction: `noising` or `denoising`.
         batch_size: Prompts a batch.
-        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
+        mean_of: Prompts that `baseline="mean"` averages over, or their means; `prompts` when None.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Patcher:
         *,
         direction: str = "noising",
         batch_size: int = 32,
-        mean_of: Sequence[Prompt] | None = None,
+        mean_of: MeanOf | None = None,
     ) -> None:
         check_direction(direction)
         check_metric(metric)

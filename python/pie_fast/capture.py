@@ -5,37 +5,31 @@ activation and the first-order effect on the metric. Batches are cut from the fi
 resumed capture runs the same batches as one that was never stopped; where memory runs out they are
 halved from there on, which the manifest records (`batches`).
 
-While a batch runs, another thread checks, sorts and writes what the one before gave.
+While a batch runs, another thread checks, sorts and writes what the one before gave. With an engine
+batches run on its workers; what they give is appended here, in order, so the files are the same.
+Means are summed by the workers too, once, and sent with what all batches share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pie_fast.attribution import gate_effects, own_metric, run_metric
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.behind import Behind
+from pie_fast.crew import Crew, crew_of
 from pie_fast.cuts import Cuts
 from pie_fast.dump import DumpWriter, FeatureDump, PromptTable, open_dump
-from pie_fast.entries import Arriving, send_entries
 from pie_fast.errors import BehaviorError, PieFastError
 from pie_fast.gradients import check_gradient
+from pie_fast.measuring import Batches, Measured, Measuring
 from pie_fast.metrics import check_metric
-from pie_fast.model import (
-    Batch,
-    Replacer,
-    Switches,
-    is_out_of_memory,
-    make_batch,
-    release_memory,
-)
+from pie_fast.model import Replacer, Switches
 
 #: called with the number of prompts done and the number there are
 Progress = Callable[[int, int], None]
@@ -56,6 +50,7 @@ def capture(
     force: bool = False,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
+    crew: Crew | None = None,
 ) -> FeatureDump:
     """Capture activations and attributions of a behaviour's prompts into a feature dump.
 
@@ -75,6 +70,7 @@ def capture(
         force: Replace a dump that is there.
         progress: Called after each batch.
         note: Called with what is to be told, as that batches were halved.
+        crew: Workers that hold the model; None: this process.
 
     Returns:
         The dump, opened.
@@ -103,22 +99,17 @@ def capture(
     )
     cuts = Cuts(batch_size, writer.recorded.get("batches"))
 
-    def measure(batch: Batch) -> _Measured:
-        if switches.baseline == "mean":
-            # Once, in batches of the first size, so that a resumed capture has the same means.
-            model.mean_activations(prompts, cuts.size(0))
-        return _measure(model, batch, switches, prompts, metric, gradient)
+    def halved(told: str) -> None:
+        writer.record("batches", cuts.spans)
+        if note is not None:
+            note(told)
 
     try:
-        _write_batches(
-            writer,
-            prompts,
-            cuts,
-            measure,
-            model.device,
-            progress,
-            note,
-        )
+        with crew_of(model) if crew is None else nullcontext(crew) as asked:
+            batches = Batches(asked, prompts, cuts, halved)
+            means = batches.means() if switches.baseline == "mean" else None
+            how = Measuring(switches, means, metric, gradient)
+            _write_batches(writer, batches, how, progress)
     except PieFastError:
         # A behaviour or a model that is wrong from the start leaves nothing behind.
         if writer.next_prompt == 0:
@@ -208,107 +199,22 @@ def describe(
     }
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """What one batch gave.
-
-    Attributes:
-        n_prompts: Of the batch.
-        entries: On their way.
-        clean: `[n_prompts]`, the metric of the model.
-        empty: `[n_prompts]`, of the empty circuit.
-    """
-
-    n_prompts: int
-    entries: Arriving
-    clean: NDArray[np.float64]
-    empty: NDArray[np.float64]
-
-
-def _measure(
-    model: Replacer,
-    batch: Batch,
-    switches: Switches,
-    prompts: Sequence[Prompt],
-    metric: str,
-    gradient: str,
-) -> _Measured:
-    """Everything that a dump holds of a batch, from one preparation."""
-    setup = model.prepare(batch, switches, prompts)
-    nothing = model.make_pool([])
-    with torch.no_grad():
-        clean = own_metric(setup, metric)
-        empty = run_metric(setup, model.run(setup, nothing, rest="baseline"), metric)[0]
-    effects = gate_effects(model, setup, metric, gradient=gradient)
-    measured = [values.cpu().double().numpy() for values in (clean, empty)]
-    entries = send_entries(effects, setup, model.clt.n_features)
-    return _Measured(len(batch), entries, *measured)
-
-
 def _write_batches(
-    writer: DumpWriter,
-    prompts: Sequence[Prompt],
-    cuts: Cuts,
-    measure: Callable[[Batch], _Measured],
-    device: torch.device,
-    progress: Progress | None,
-    note: Callable[[str], None] | None,
+    writer: DumpWriter, batches: Batches, how: Measuring, progress: Progress | None
 ) -> None:
     """All batches that the dump does not have yet."""
     written = writer.next_prompt
     # The last batch of what is there runs again: its metrics tell whether this is the same model.
-    first = cuts.start(max(written - 1, 0))
+    first = batches.cuts.start(max(written - 1, 0))
     with Behind() as behind:
-        while first < len(prompts):
-            some = prompts[first : first + cuts.size(first)]
-            found = _unless_full(measure, make_batch(some, device, first))
-            if found is None:
-                _halve(cuts, first, len(some), writer, note)
-                continue
+        for found in batches.measured(how, first):
             behind.call(_append, writer, found, first, written)
-            first += len(some)
+            first += found.n_prompts
             if progress is not None:
-                progress(first, len(prompts))
+                progress(first, len(batches.prompts))
 
 
-def _unless_full(measure: Callable[[Batch], _Measured], batch: Batch) -> _Measured | None:
-    """What `measure` finds; None where memory runs out.
-
-    Raises:
-        PieFastError: It runs out on a single prompt.
-    """
-    try:
-        return measure(batch)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if len(batch) == 1:
-            raise PieFastError(
-                f"prompt {batch.first} alone, {batch.tokens.shape[1]} tokens, needs more memory "
-                f"than {batch.tokens.device} has left: {error}"
-            ) from error
-    return None
-
-
-def _halve(
-    cuts: Cuts,
-    first: int,
-    n_prompts: int,
-    writer: DumpWriter,
-    note: Callable[[str], None] | None,
-) -> None:
-    """Go on from `first` with smaller batches than the one of `n_prompts` that did not fit."""
-    # Out here the error is gone, and with it what it held on to.
-    release_memory()
-    size = cuts.halve(first)
-    while size >= n_prompts:  # the last batch may be smaller than its size says
-        size = cuts.halve(first)
-    writer.record("batches", cuts.spans)
-    if note is not None:
-        note(f"out of memory on {n_prompts} prompts: from prompt {first} on {size} at a time")
-
-
-def _append(writer: DumpWriter, found: _Measured, first: int, written: int) -> None:
+def _append(writer: DumpWriter, found: Measured, first: int, written: int) -> None:
     """Hand over the prompts of a batch that the dump does not have yet."""
     if first < written:
         writer.check_metrics(first, found.clean, found.empty)

@@ -16,7 +16,7 @@ single would.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -115,6 +115,8 @@ def grow(
     anchor: float = 0.0,
     metric: str = "kl",
     progress: Progress | None = None,
+    resumed: Grown | None = None,
+    save: Callable[[Grown], None] | None = None,
 ) -> Grown:
     """Grow a circuit by `k` features.
 
@@ -138,6 +140,9 @@ def grow(
         metric: What the circuit is to have much of: `kl` (minus KL(model || circuit)) or any
             other of `pie_fast.metrics`.
         progress: Called after each pass.
+        resumed: What an equal call that was stopped had saved: it is gone on with, and is part of
+            the answer and of its cost.
+        save: Called after each pass with the growth so far.
 
     Raises:
         BudgetError: `k` is negative or above the number of candidates.
@@ -151,6 +156,8 @@ def grow(
         raise BudgetError(f"budget {k} is outside 0 to {available}, the number of candidates")
     state = _Growth(ground, metric, inside)
     effect = state.at_full_model() if pairs or anchor else np.zeros(len(ground))
+    if resumed is not None:
+        state.resume(resumed)
     while len(state.chosen) < k:
         marginal = state.marginals()
         if anchor:
@@ -170,6 +177,8 @@ def grow(
             state.add(best, marginal[best])
         else:
             state.add_pair(*pair)
+        if save is not None:
+            save(state.grown())
         if progress is not None:
             progress(len(state.chosen), k)
     return state.grown()
@@ -267,6 +276,15 @@ class _Growth:
         """Two features enter at once."""
         self.add(np.asarray(pair), np.full(2, gain / 2))
         self._pairs.append(pair)
+
+    def resume(self, grown: Grown) -> None:
+        """Go on from a growth; its cost is known, and takes the place of what was spent here."""
+        self.add(self.ground.positions(grown.ids), grown.scores)
+        self._pairs = [
+            (int(i), int(j))
+            for i, j in (self.ground.positions(pair).tolist() for pair in grown.pairs)
+        ]
+        self._spent_before = self.ground.model.spent - grown.cost
 
     def grown(self) -> Grown:
         """As ids."""

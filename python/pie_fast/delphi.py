@@ -8,7 +8,6 @@ attributions: of the resulting dump "magnitude", "max" and "count" can be asked.
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import warnings
 from pathlib import Path
@@ -21,6 +20,7 @@ from pie_fast.dump import FeatureDump, Progress, open_dump
 from pie_fast.dump_prompts import PromptTable
 from pie_fast.dump_writer import BLOCK, DumpWriter
 from pie_fast.errors import DumpError, PieFastError
+from pie_fast.untrusted import load_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,13 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|blocks|h)\.(\d+)(?:\.|$)")
 
 #: A share of active latents above this is rather a cache of something else (Delphi issue 131).
 _DENSE = 0.05
+
+
+#: Feature ids are 32 bits, so no layer or latent is above.
+_MOST_LATENTS = 1 << 32
+
+#: Each takes some 40 bytes of memory, whether it has entries or not.
+_MOST_SEQUENCES = 1 << 24
 
 
 class _File(NamedTuple):
@@ -86,7 +93,7 @@ def convert_delphi(
         activation_dtype="F32",
     )
     try:
-        found, negative = _copy(cache, writer, prompts.n_prompts, width, progress)
+        found, negative = _copy(source, cache, writer, prompts.n_prompts, width, progress)
         if found != cache.n_entries:
             # Bisection met some rows and not others.
             raise DumpError(f"{source}: locations: sequence numbers do not ascend")
@@ -100,6 +107,7 @@ def convert_delphi(
 
 
 def _copy(
+    source: Path,
     cache: _native.DelphiCache,
     writer: DumpWriter,
     n_prompts: int,
@@ -113,7 +121,10 @@ def _copy(
         entries = cache.entries(first, n, width)
         found += len(entries[1])
         negative += int((entries[3] < 0).sum())
-        writer.append(*entries)
+        try:
+            writer.append(*entries)
+        except PieFastError as error:
+            raise DumpError(f"{source}: locations: {error}") from error
         if progress is not None:
             progress(first + n, n_prompts)
     return found, negative
@@ -148,6 +159,9 @@ def _splits(folder: Path) -> list[tuple[int, int, Path]]:
     """(start, last, path) by number: as text, 104856_ would come before 26214_."""
     matches = ((path, _SPLIT.fullmatch(path.name)) for path in folder.iterdir())
     splits = sorted((int(m[1]), int(m[2]), path) for path, m in matches if m is not None)
+    for start, last, path in splits:
+        if not start <= last < _MOST_LATENTS:
+            raise DumpError(f"{path}: file: {start}_{last} is not a range below {_MOST_LATENTS}")
     for (_, last, path), (start, _, after) in itertools.pairwise(splits):
         if start <= last:
             raise DumpError(f"{after}: file: its latents overlap those of {path.name}")
@@ -168,13 +182,21 @@ def _layer_of(module: Path) -> int:
     found = _LAYER.search(module.name.removesuffix(".safetensors"))
     if found is None:
         raise PieFastError(f"{module}: its name does not tell the layer: give one")
-    return int(found[1])
+    layer = int(found[1])
+    if layer >= _MOST_LATENTS:
+        raise DumpError(f"{module}: file: layer {layer} is not below {_MOST_LATENTS}")
+    return layer
 
 
 def _prompts(path: Path, n_sequences: int) -> PromptTable:
     """One row per sequence; tokens where the cache has them."""
     found = _native.delphi_tokens(path)
     if found is None:
+        if n_sequences > _MOST_SEQUENCES:
+            raise DumpError(
+                f"{path}: locations: sequence {n_sequences - 1} is not below {_MOST_SEQUENCES}, "
+                "the most of a cache without tokens"
+            )
         n, width = n_sequences, 0
         tokens = np.zeros(0, np.int64)
     else:
@@ -206,7 +228,7 @@ def _settings(source: Path, files: list[_File]) -> dict[str, Any]:
     path = files[0].path.parent / "config.json"
     if path.exists():
         try:
-            config = dict(json.loads(path.read_text()))
+            config = dict(load_json(path.read_bytes(), finite=False))
         except (ValueError, TypeError) as error:
             raise DumpError(f"{path}: file: is not a JSON object: {error}") from error
     return {

@@ -1,8 +1,13 @@
 """All of PIE in one run: capture, prune, rerank, interpret the K, evaluate them.
 
 RUN/dump/          activations and attributions of the selection prompts, and their synergies
-RUN/result.json    features, interpretations, evaluation, curves, settings, timings, versions
+RUN/result.json    features, interpretations, evaluation, curves, settings, versions, the command
 RUN/run.toml       the options of the command that made it, for `pie-fast discover --config`
+RUN/journal.jsonl  when, by which process, in what time and with how many model calls
+
+A run that was stopped goes on with what is saved: a dump's shards, rows of synergies, passes of the
+conditional gradient, and every stage after them as a whole. It ends in the same bytes as one that
+was never stopped, but for the journal.
 
 Where the unit is the node, `features` lists nodes, each with its slot, and K, `n_active` and the
 curves count nodes; each feature of them is interpreted once. Curves are of what selects nodes, so
@@ -11,23 +16,25 @@ of no selector that needs a dump only; what one node does alone (`ablation`) is 
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from pie_fast._native import __version__ as pie_fast_version
 from pie_fast.attribution import Patcher
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.budget import BudgetChoice, choose_budget
 from pie_fast.capture import split_prompts
+from pie_fast.checkpoints import Checkpoints
+from pie_fast.crew import Crew
 from pie_fast.errors import BehaviorError
 from pie_fast.evaluate import evaluate_circuit, fidelity_curve
+from pie_fast.identity import identity_of, versions
 from pie_fast.interpret import interpret_features
+from pie_fast.journal import Journal, begin
 from pie_fast.knee import KneeChoice, choose_knee
 from pie_fast.missed import missed_mass
 from pie_fast.model import Replacer
@@ -35,8 +42,10 @@ from pie_fast.outputs import new_folder, write_json
 from pie_fast.plan import Plan
 from pie_fast.progress import Reporter
 from pie_fast.reconstruction import LOOKED_AT, measure_reconstruction
+from pie_fast.run_files import RESULT, RUN_FILE
 from pie_fast.selecting import Selecting
 from pie_fast.selectors import Ranked, selector_orders
+from pie_fast.storage import write_text
 
 #: budgets of the fidelity curve
 CURVE = (5, 10, 20, 35, 50, 75, 100, 150, 200, 400, 800)
@@ -59,6 +68,8 @@ def discover(
     resume: bool = False,
     command: Sequence[str] | None = None,
     config: str | None = None,
+    asked: Mapping[str, Any] | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, Any]:
     """Find, interpret and evaluate the circuit of a behaviour.
 
@@ -72,74 +83,103 @@ def discover(
         resume: Go on with a run that was stopped.
         command: The command line that asks for it, to be recorded.
         config: What `run.toml` holds; None writes none.
+        asked: What `pie-fast resume` needs to ask for it again.
+        crew: Workers that hold the model, for capture, synergy and conditional gradient; None: all
+            of it in this process.
 
     Returns:
-        What `result.json` holds.
+        What `result.json` holds, with `timings` and `model_calls` of this process.
 
     Raises:
         BudgetError: The budget exceeds the active features.
         OutputExistsError: `out` exists and `force` was not given.
+        JournalError: What is resumed was begun with another model, CLT, behaviour or version.
+        RunInUseError: Another process works on the run.
     """
     reporter = reporter or Reporter()
     reporter.count(lambda: model.spent)
     before = model.spent
-    with new_folder(out, force=force, resume=resume) as folder:
+    with new_folder(out, force=force, resume=resume, note=reporter.note) as folder:
+        journal = Journal(folder)
         with reporter.stage("fit"):
             fit = measure_reconstruction(model, split_prompts(behavior, "selection")[:LOOKED_AT])
         if fit.warning is not None:
             reporter.note(fit.warning)
-        stages = _Stages(model, behavior, plan, folder, reporter)
-        chosen = stages.select()
-        result: dict[str, Any] = {
-            "features": stages.listed(chosen),
-            "interpretations": stages.interpret(chosen),
-            "ablation": stages.ablate(chosen),
-            "evaluation": stages.evaluate(chosen),
-            "missed_mass": stages.missed(chosen),
-            "selector": chosen.selector,
-            "cost": chosen.cost,
-            "budget_choice": stages.choice and stages.choice.to_dict(),
-            "curves": stages.curves() if plan.curve else {},
+        begun = begin(
+            journal,
+            "discover",
+            identity_of(model, behavior, plan, fit),
+            command=command,
+            asked=asked,
+            threads=torch.get_num_threads(),
+            resume=True,
+            note=reporter.note,
+            free="plan",  # a budget that was too large should not cost the capture
+        )
+        saved = Checkpoints(journal, reporter.note, of=begun["identity"])
+        stages = _Stages(model, behavior, plan, folder, reporter, saved, crew)
+        result = stages.result() | {
             "reconstruction": fit.to_dict(),
+            "versions": versions(),
+            "command": begun["command"],
+        }
+        spent = {
+            "timings": {name: round(seconds, 4) for name, seconds in reporter.timings.items()},
             "model_calls": {
-                **{name: asdict(spent) for name, spent in reporter.calls.items()},
+                **{name: asdict(calls) for name, calls in reporter.calls.items()},
                 "total": asdict(model.spent - before),
             },
-            "unit": plan.unit,
-            "n_features": len(chosen.features()),
-            "n_interpreted": len(chosen.features()),
-            "n_active": stages.n_active,
-            "n_dictionary": model.clt.n_layers * model.clt.n_features,
-            "settings": stages.settings(chosen),
-            "timings": {name: round(spent, 4) for name, spent in reporter.timings.items()},
-            "versions": versions(),
-            "command": None if command is None else list(command),
         }
         if config is not None:
-            (folder / "run.toml").write_text(config, encoding="utf-8")
-        write_json(folder / "result.json", result)
-    return result
-
-
-def versions() -> dict[str, str]:
-    """What made a result."""
-    names = ("torch", "transformers", "transformer-lens", "numpy", "safetensors")
-    return {
-        "python": platform.python_version(),
-        "pie-fast": pie_fast_version,
-        **{name: version(name) for name in names},
-    }
+            write_text(folder / RUN_FILE, config)
+        write_json(folder / RESULT, result)
+        saved.clear()
+        journal.write("finished", name="discover", spent=spent)
+    return {**result, **spent}
 
 
 class _Stages(Selecting):
     """All stages of one run: the budget, the selection, and what is said about it."""
 
     def __init__(
-        self, model: Replacer, behavior: Behavior, plan: Plan, folder: Path, reporter: Reporter
+        self,
+        model: Replacer,
+        behavior: Behavior,
+        plan: Plan,
+        folder: Path,
+        reporter: Reporter,
+        saved: Checkpoints,
+        crew: Crew | None,
     ) -> None:
-        super().__init__(model, behavior, plan, folder, reporter)
-        self.choice = self._choose_budget() if plan.budget is None else None
-        self.budget: int = self.choice.budget if self.choice else plan.budget or 0
+        super().__init__(model, behavior, plan, folder, reporter, saved, crew)
+        self.choice: dict[str, Any] | None = None
+        if plan.budget is None:
+            chosen = saved.once("budget", lambda: self.with_known(self._choose_budget().to_dict()))
+            self.choice = self.know(chosen)
+        self.budget: int = self.choice["budget"] if self.choice else plan.budget or 0
+
+    def result(self) -> dict[str, Any]:
+        """What the stages find; each is saved when it is finished."""
+        once, plan = self.saved.once, self.plan
+        chosen = self.select()
+        of = chosen.ids.tolist()
+        return {
+            "features": once("stability", lambda: self.listed(chosen), of),
+            "interpretations": once("interpret", lambda: self.interpret(chosen), of),
+            "ablation": once("ablate", lambda: self.ablate(chosen), of),
+            "evaluation": once("evaluate", lambda: self.evaluate(chosen), of),
+            "missed_mass": once("missed", lambda: self.missed(chosen), of),
+            "selector": chosen.selector,
+            "cost": chosen.cost,
+            "budget_choice": self.choice,
+            "curves": once("curves", self.curves, of) if plan.curve else {},
+            "unit": plan.unit,
+            "n_features": len(chosen.features()),
+            "n_interpreted": len(chosen.features()),
+            "n_active": self.n_active,
+            "n_dictionary": self.model.clt.n_layers * self.model.clt.n_features,
+            "settings": self.settings(chosen),
+        }
 
     @property
     def judged_on(self) -> tuple[Prompt, ...]:
@@ -153,7 +193,9 @@ class _Stages(Selecting):
 
     def select(self) -> Ranked:
         """The K features or nodes, by the plan's method."""
-        return self.first(self.budget)
+        once = self.saved.once
+        found = once("select", lambda: self.with_known(self.first(self.budget).to_dict()))
+        return Ranked.from_dict(self.know(found), self.slots)
 
     def _choose_budget(self) -> BudgetChoice | KneeChoice:
         """The K that surely reaches the target, or the knee, on half of the held-out prompts."""

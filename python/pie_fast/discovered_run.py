@@ -5,8 +5,6 @@ Reading the result needs no torch; `load` does.
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.errors import PieFastError
+from pie_fast.journal import spent_by
 from pie_fast.outputs import RESULT
 from pie_fast.seals import unsealed
 from pie_fast.types import FeatureId
+from pie_fast.untrusted import load_json, shown
 
 if TYPE_CHECKING:
     from pie_fast.replacement_model import ReplacementModel
@@ -63,11 +63,12 @@ class DiscoveredRun:
 
     @cached_property
     def result(self) -> Mapping[str, Any]:
-        """What the result holds.
+        """What the result holds, with `timings` and `model_calls` of the journal.
 
         Raises:
             PieFastError: There is none, it is no JSON object, or a field of it is of another
                 type.
+            JournalError: The journal is broken.
         """
         try:
             found = _object(self.file)
@@ -76,7 +77,7 @@ class DiscoveredRun:
         for name in (*_OBJECTS, *_LISTS):
             if found.get(name) is not None:
                 _check(self.file, name, found[name])
-        return found
+        return {**spent_by(self.folder, "discover"), **found}
 
     @cached_property
     def told(self) -> Mapping[str, Any]:
@@ -105,15 +106,15 @@ class DiscoveredRun:
         for name, kind in _NEEDED.items():
             if not isinstance(settings.get(name), kind):
                 raise PieFastError(
-                    f"{self.file}: settings.{name} is {settings.get(name)!r}, "
+                    f"{self.file}: settings.{name} is {shown(settings.get(name))}, "
                     f"must be of type {kind.__name__}"
                 )
         hooks, dtypes = settings["hooks"], settings.get("dtypes", {"model": "float32"})
         if len(hooks) != 2 or not all(isinstance(hook, str) for hook in hooks):
-            raise PieFastError(f"{self.file}: settings.hooks is {hooks!r}, must be two names")
+            raise PieFastError(f"{self.file}: settings.hooks is {shown(hooks)}, must be two names")
         if not isinstance(dtypes, dict) or dtypes.get("model") not in DTYPES:
             raise PieFastError(
-                f"{self.file}: settings.dtypes is {dtypes!r}, its model must be one of "
+                f"{self.file}: settings.dtypes is {shown(dtypes)}, its model must be one of "
                 f"{', '.join(DTYPES)}"
             )
         return {**settings, "dtypes": dtypes}
@@ -133,7 +134,7 @@ class DiscoveredRun:
             try:
                 features.append(FeatureId(int(row["layer"]), int(row["index"])))
                 scores.append(float(row["fap_score"]))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise PieFastError(
                     f"{self.file}: interpretations[{number}] needs layer, index and fap_score: "
                     f"{error!r}"
@@ -199,14 +200,14 @@ def _check(path: Path, name: str, value: Any) -> None:
     objects = [value] if name in _OBJECTS else value
     if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
         kind = "an object" if name in _OBJECTS else "a list of objects"
-        raise PieFastError(f"{path}: {name} is {reprlib.repr(value)}, must be {kind}")
+        raise PieFastError(f"{path}: {name} is {shown(value)}, must be {kind}")
 
 
 def _object(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
-        content = json.loads(data.decode())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = load_json(data)
+    except ValueError as error:
         raise PieFastError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise PieFastError(f"{path}: holds a {type(content).__name__}, must be an object")

@@ -119,13 +119,15 @@ class FeatureDump:
     """An opened feature dump; get one from :func:`open_dump`.
 
     Attributes:
-        path: Its folder.
+        path: Its folder; of a dump at a URL that of its copy here.
+        source: The folder or the URL.
         manifest: ``manifest.json`` as a dict.
     """
 
-    def __init__(self, path: str | Path, *, check: bool = True) -> None:
+    def __init__(self, path: str | Path, *, prompts: tuple[int, int] | None = None) -> None:
         self.path = Path(path)
-        self._native = _native.Dump(self.path, check=check)
+        self.source = str(path)
+        self._native = _native.Dump(self.path, prompts=prompts)
         self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_bytes())
 
     @property
@@ -235,7 +237,7 @@ class FeatureDump:
         Raises:
             BudgetError: ``k`` is negative, or above the number of candidates.
         """
-        only = None if features is None else _ids("features", features)
+        only = None if features is None else ids_of("features", features)
         return self._native.top_k(
             k,
             rank_by,
@@ -274,7 +276,7 @@ class FeatureDump:
         self, features: ArrayLike, *, progress: Progress | None = None
     ) -> FeatureEntries:
         """The entries of a few features (global ids, in any order) from one pass over the dump."""
-        ids = _ids("features", features)
+        ids = ids_of("features", features)
         return FeatureEntries(*self._native.entries_of(ids, progress=progress))
 
     def active_features(self, *, threads: int | None = None) -> NDArray[np.int64]:
@@ -309,18 +311,29 @@ def open_dump(path: str | Path, *, check: bool = True) -> FeatureDump:
     A dump whose capture was interrupted opens with the prompts it has; ``complete`` tells.
 
     Args:
-        path: Its folder.
-        check: Compare the sha256 of a shard when it is read for the first time: once a shard, at
-            1 GB/s a core. Without, a damaged number is a number.
+        path: Its folder, or a URL that fsspec knows (``s3://bucket/dump``): then the dump is
+            copied to a cache of this machine first, see `pie_fast.remote`.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, or a shard is missing.
         DumpError: Something is not what the format promises; names file, field and value.
+        StorageError: The URL cannot be read, or what is there is not what its manifest says.
     """
-    return FeatureDump(path, check=check)
+    if "://" not in str(path):
+        return FeatureDump(path)
+    from pie_fast.remote import staged
+
+    opened = FeatureDump(staged(str(path)))
+    opened.source = str(path)
+    return opened
 
 
-def _ids(name: str, values: ArrayLike) -> NDArray[np.int64]:
+def ids_of(name: str, values: ArrayLike) -> NDArray[np.int64]:
+    """Global ids as native functions take them.
+
+    Raises:
+        TypeError: They are not whole numbers.
+    """
     array = np.asarray(values)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name} has dtype {array.dtype}, must be whole numbers")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from pie_fast.dump import FeatureDump, Progress, PromptTable, open_dump
 from pie_fast.dump_writer import BLOCK, COUNTED, FREE, ActivationDtype, DumpWriter
 from pie_fast.errors import DumpError, PieFastError
+from pie_fast.remote import check_no_dump, is_url, upload_dump
 
 
 def merge_dumps(
@@ -24,8 +26,8 @@ def merge_dumps(
     if each batch of prompts stayed together.
 
     Args:
-        sources: Dumps that differ in their prompts only.
-        target: The folder of the new dump.
+        sources: Dumps that differ in their prompts only; folders or URLs.
+        target: The folder or the URL of the new dump.
         force: Replace what is there when the new dump is complete.
         progress: Told how many of how many entries are written.
 
@@ -38,6 +40,8 @@ def merge_dumps(
     """
     if not sources:
         raise PieFastError("merge needs at least one dump")
+    if is_url(target):
+        return _merge_to_url(sources, str(target), force, progress)
     dumps = [open_dump(source) for source in sources]
     for dump in dumps:
         if not dump.complete:
@@ -61,6 +65,16 @@ def merge_dumps(
         writer.discard()
         raise
     return open_dump(target)
+
+
+def _merge_to_url(
+    sources: Sequence[str | Path], url: str, force: bool, progress: Progress | None
+) -> FeatureDump:
+    check_no_dump(url, force=force)
+    with TemporaryDirectory() as folder:
+        merged = merge_dumps(sources, Path(folder) / "dump", progress=progress)
+        upload_dump(merged.path, url, force=force)
+    return open_dump(url)
 
 
 def _copy(dumps: list[FeatureDump], writer: DumpWriter, progress: Progress | None) -> None:

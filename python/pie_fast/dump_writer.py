@@ -14,6 +14,7 @@ from pie_fast.dump_prompts import PromptTable, check_finite
 from pie_fast.errors import DumpError, OutputExistsError, PieFastError
 from pie_fast.seals import write_sealed
 from pie_fast.storage import swap_in, to_bf16, write_safetensors
+from pie_fast.untrusted import load_json
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -283,6 +284,7 @@ class DumpWriter:
             "n_active": len(csr.feature),
             "bytes": written.bytes,
             "hash": written.hash,
+            "crc32": written.crc32,
         }
         self._shards.append(entry)
         begin, known = int(entry["first_prompt"]), self._digest.copy()
@@ -542,7 +544,7 @@ def _choose_folder(path: Path, *, resume: bool, force: bool) -> tuple[Path, bool
 
 def _is_dump(path: Path) -> bool:
     try:
-        return bool(json.loads((path / "manifest.json").read_text())["format"] == FORMAT)
+        return bool(load_json((path / "manifest.json").read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,8 @@ class Entries:
 class Arriving:
     """Entries on their way from the device to this machine's memory.
 
+    Another process gets them when they have arrived.
+
     Attributes:
         columns: `[nnz]` each, in the order of the fields of `Entries`.
         copied: When they are there; None where they are already.
@@ -81,6 +84,15 @@ class Arriving:
         if self.copied is not None:
             self.copied.synchronize()
         return Entries(*(column.numpy() for column in self.columns))
+
+    @classmethod
+    def here(cls, *columns: NDArray[Any]) -> Arriving:
+        """Columns that are there."""
+        return cls(tuple(torch.from_numpy(column) for column in columns), None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        entries = self.wait()
+        return Arriving.here, tuple(getattr(entries, field.name) for field in fields(entries))
 
 
 def entries_of(found: Effects, setup: Setup, n_features: int, first_prompt: int = 0) -> Entries:

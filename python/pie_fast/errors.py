@@ -27,3 +27,19 @@ class BudgetError(PieFastError):
 
 class OutputExistsError(PieFastError):
     """An output folder or file exists and was not to be overwritten."""
+
+
+class WorkerError(PieFastError):
+    """Workers of an engine were lost again and again on the same item."""
+
+
+class StorageError(PieFastError):
+    """What is at a URL cannot be read or written; the message names the URL and why."""
+
+
+class JournalError(PieFastError):
+    """A run's journal is broken, or the run was begun with what is no longer there."""
+
+
+class RunInUseError(PieFastError):
+    """Another process works in the folder of a run; the message names its id."""

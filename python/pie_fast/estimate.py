@@ -10,7 +10,6 @@ benchmark `benches/bench_prompts.py` holds the sum against what a process really
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pie_fast.errors import CheckpointError, PieFastError
+from pie_fast.untrusted import load_json
 
 if TYPE_CHECKING:
     from pie_fast.behaviors import Prompt
+
+#: bytes of a header, as in the safetensors reference
+_LONGEST_HEADER = 100_000_000
 
 #: active features a token and layer where nothing was measured; public CLTs have 10 to 100
 ASSUMED_ACTIVE = 64
@@ -316,9 +319,9 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
-                raise ValueError("the header is longer than the file")
-            header = json.loads(file.read(length))
+            if length > min(path.stat().st_size, _LONGEST_HEADER):
+                raise ValueError("the header is longer than the file, or than any may be")
+            header = load_json(file.read(length))
         return {
             name: (str(tensor["dtype"]), tuple(int(n) for n in tensor["shape"]))
             for name, tensor in header.items()
@@ -331,7 +334,7 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 def _config(model: Path) -> Mapping[str, Any]:
     path = model / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = load_json(path.read_bytes(), finite=False)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: the model's shape cannot be read: {error}") from error
     # Models that see pictures keep the language model's shape one level down.

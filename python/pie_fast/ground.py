@@ -24,7 +24,7 @@ from pie_fast.attribution import Effects, gate_effects, pool_effects, run_metric
 from pie_fast.behaviors import Prompt
 from pie_fast.cost import Cost
 from pie_fast.errors import BehaviorError, PieFastError
-from pie_fast.model import Pool, Replacer, Setup, Switches, sweep
+from pie_fast.model import MeanOf, Pool, Replacer, Setup, Switches, sweep
 from pie_fast.slots import Slots
 
 #: called with what is done and what there is to do, in the selector's own unit
@@ -43,7 +43,7 @@ class Ground:
         switches: Baseline and the rest; the default `Switches` when None.
         candidates: Global ids; every active feature when None.
         batch_size: Prompts a batch.
-        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when empty.
+        mean_of: Prompts that `baseline="mean"` averages over, or their means; `prompts` when empty.
         weights: `[n_prompts]`, how much each prompt counts; 1 each when None.
         seed: Of whatever is random.
 
@@ -69,7 +69,7 @@ class Ground:
         *,
         candidates: ArrayLike | None = None,
         batch_size: int = 32,
-        mean_of: Sequence[Prompt] = (),
+        mean_of: MeanOf = (),
         weights: NDArray[np.float64] | None = None,
         seed: int = 0,
     ) -> None:
@@ -78,13 +78,22 @@ class Ground:
         self.model, self.prompts, self.metric, self.seed = model, prompts, metric, seed
         self.switches, self.mean_of = switches or Switches(), mean_of or prompts
         self.batch_size = batch_size
-        self.setups: Sequence[tuple[int, Setup]] = model.prepare_all(
-            prompts, self.switches, self.mean_of, batch_size=batch_size
-        )
         self.weights = as_weights(weights, len(prompts), "prompts")
         if candidates is not None:
             self.pool = self._as_pool(candidates)
         self._forget()
+        self._prepare()
+
+    @cached_property
+    def setups(self) -> Sequence[tuple[int, Setup]]:
+        """The prepared batches, each with the number of its first prompt."""
+        return self.model.prepare_all(
+            self.prompts, self.switches, self.mean_of, batch_size=self.batch_size
+        )
+
+    def _prepare(self) -> None:
+        """Prepare the prompts where they will run: here."""
+        _ = self.setups
 
     def afresh(
         self,
@@ -188,16 +197,14 @@ class Ground:
         One forward and one backward pass; asked for again, none.
         """
         return self.once(
-            ("effects", gradient), lambda: self._gradients(self._slope_metric, gradient=gradient)
+            ("effects", gradient), lambda: self.gradients(self._slope_metric, gradient)
         )
 
     def marginals(
         self, gates: Tensor, metric: str = "kl", *, gradient: str = "full"
     ) -> NDArray[np.float64]:
         """d metric / d gate at a circuit of `gates` `[1, n]`: `[n, n_prompts]`; one pass."""
-        run_gates = self._as_run(gates, "baseline")
-        at_circuit = {"pool": self.pool, "gates": run_gates, "rest": "baseline"}
-        return self._gradients(metric, gradient=gradient, **at_circuit)
+        return self.gradients(metric, gradient, gates)
 
     def values(
         self,
@@ -239,10 +246,17 @@ class Ground:
         # needs no foil.
         return "logprob" if self.metric == "kl" else self.metric
 
-    def _gradients(self, metric: str, **state: object) -> NDArray[np.float64]:
+    def gradients(
+        self, metric: str, gradient: str, gates: Tensor | None = None
+    ) -> NDArray[np.float64]:
+        """d metric / d gate at a circuit, None: at the model itself: `[n, n_prompts]`."""
+        at: dict[str, Any] = {}
+        if gates is not None:
+            run_gates = self._as_run(gates, "baseline")
+            at = {"pool": self.pool, "gates": run_gates, "rest": "baseline"}
         parts = []
         for _, setup in self.setups:
-            found = gate_effects(self.model, setup, metric, **state)  # type: ignore[arg-type]
+            found = gate_effects(self.model, setup, metric, gradient=gradient, **at)
             parts.append(self._of_candidates(found, setup).cpu().double().numpy())
         return np.concatenate(parts).T
 

@@ -21,7 +21,7 @@ def inspect_dump(
     summary = dump.summary(progress=progress)
     shards = dump.manifest["shards"]
     return {
-        "path": str(dump.path),
+        "path": dump.source,
         "version": dump.manifest["version"],
         "n_layers": dump.n_layers,
         "n_features": dump.n_features,

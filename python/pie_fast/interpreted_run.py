@@ -1,6 +1,7 @@
 """A run interpreted: read its result, load what it ran on, write what its features do.
 
 RUN/interpretation.json    what `pie_fast.interpret.circuit` found, and what a language model said
+RUN/journal.jsonl          when, in what time, with how many model calls and at what price
 RUN/explanations.jsonl     the labels alone, for others to read (`pie_fast.exchange`)
 RUN/contexts/              the pass over each corpus, gone on with where it was stopped
 RUN/answers/               of the language model, so that no answer is paid twice
@@ -9,28 +10,36 @@ RUN/answers/               of the language model, so that no answer is paid twic
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from pie_fast.behaviors import Behavior, Prompt, check_known, draw_more
 from pie_fast.corpora import open_corpus
-from pie_fast.discover import versions
 from pie_fast.discovered_run import INTERPRETATION, DiscoveredRun
 from pie_fast.exchange import labelled_by, write_explanations
+from pie_fast.identity import versions
 from pie_fast.interpret.by_llm import LlmChoices, with_llm
 from pie_fast.interpret.circuit import Choices, CircuitInterpretation, interpret_circuit
 from pie_fast.interpret.contexts import Corpus
 from pie_fast.interpret.passes.corpus_hash import corpus_hash
+from pie_fast.journal import begin, locked
 from pie_fast.outputs import write_json
+from pie_fast.storage import remove_leftovers
 
 if TYPE_CHECKING:
+    from pie_fast.engine import Engine
     from pie_fast.progress import Reporter
     from pie_fast.replacement_model import ReplacementModel
 
 EXPLANATIONS = "explanations.jsonl"
+
+#: of a language model, what stands in the journal
+_PAID = ("spent", "cost")
 
 #: prompts that a built-in behaviour is interpreted on, those of the run among them; and others, for
 #: rules that no edit can make hold
@@ -76,7 +85,11 @@ class InterpretedRun(DiscoveredRun):
         clt: str | None = None,
         behavior: str | None = None,
         device: str = "auto",
+        command: Sequence[str] | None = None,
+        asked: Mapping[str, Any] | None = None,
+        resume: bool = False,
         reporter: Reporter,
+        engine: Engine | None = None,
     ) -> dict[str, Any]:
         """Interpret the run's features, and write both files.
 
@@ -87,13 +100,21 @@ class InterpretedRun(DiscoveredRun):
             labels: A file of labels that replace those of the rules.
             model, clt, behavior: Instead of those that the run names.
             device: Where the model runs.
+            command: The command line that asks for it, to be recorded.
+            asked: What `pie-fast resume` needs to ask for it again.
+            resume: Refuse to go on with what was begun otherwise.
             reporter: Shows and times the stages.
+            engine: Whose workers ask the language model; None: this process.
 
         Returns:
-            What `interpretation.json` holds. A dry run of a language model writes nothing.
+            What `interpretation.json` holds, with what this process spent. A dry run of a language
+            model writes nothing.
+
+        Raises:
+            RunInUseError: Another process works on the run.
+            JournalError: What is resumed was begun with another model, text or version.
         """
         text = text or Text()
-        features, scores = self.features
         if llm is not None:
             llm.check()
         check_known(behavior or self.settings["behavior"])
@@ -102,31 +123,31 @@ class InterpretedRun(DiscoveredRun):
             found = self.behavior(behavior, loaded)
         reporter.count(lambda: loaded.spent)
         corpus, fresh = self._text(loaded, found, text, reporter)
-        prompts = found.selection or found.held_out
-        circuit = interpret_circuit(
-            loaded,
-            np.array([f.to_global(loaded.clt.n_features) for f in features]),
-            scores,
-            prompts,
-            corpus,
-            fresh=fresh,
-            metric=self.settings["metric"],
-            choices=choices,
-            folder=self.folder / "contexts" / _pass_name(loaded, corpus),
-            reporter=reporter,
-        )
-        if labels is not None:
-            others = labelled_by(labels, circuit.interpretations, clt=loaded.clt.identity)
-            circuit = circuit.labelled(others)
         made = {**asdict(text), "labels": labels and str(labels), "behavior": found.name}
-        content = _content(circuit, None, made, loaded, reporter)
-        if llm is None:
-            return self._write(circuit, content, loaded)
-        if not llm.dry_run:  # what rules found is kept, whatever becomes of the language model
-            self._write(circuit, content, loaded)
-        circuit, told = with_llm(loaded, circuit, prompts, llm, reporter)
-        content = _content(circuit, told, made, loaded, reporter)
-        return content if llm.dry_run else self._write(circuit, content, loaded)
+        made |= asdict(choices or Choices()) | {"corpus_hash": corpus_hash(corpus)}
+        work = _Work(
+            self, loaded, found, corpus, fresh, choices, llm, labels, made, reporter, engine
+        )
+        if llm is not None and llm.dry_run:
+            return work.run(None)
+        with locked(self.folder, reporter.note) as journal:
+            remove_leftovers(self.folder)
+            begun = begin(
+                journal,
+                "interpret",
+                work.identity(),
+                command=command,
+                asked=asked,
+                threads=torch.get_num_threads(),
+                resume=resume,
+                note=reporter.note,
+            )
+            content = work.run(begun["command"])
+            spent = {key: content[key] for key in ("timings", "model_calls")}
+            if content["llm"] is not None:
+                spent["llm"] = {key: content["llm"][key] for key in _PAID}
+            journal.write("finished", name="interpret", spent=spent)
+        return content
 
     @staticmethod
     def _text(
@@ -149,50 +170,106 @@ class InterpretedRun(DiscoveredRun):
         known = {tuple(corpus.tokens_of(i).tolist()) for i in range(corpus.n_prompts)}
         return corpus, tuple(prompt for prompt in others if prompt.tokens not in known)
 
-    def _write(
-        self, circuit: CircuitInterpretation, content: dict[str, Any], loaded: ReplacementModel
-    ) -> dict[str, Any]:
-        write_explanations(
-            self.folder / EXPLANATIONS,
-            circuit.interpretations,
-            model=loaded.host.name,
-            clt=loaded.clt.identity,
+
+@dataclass(frozen=True)
+class _Work:
+    """One interpretation of a run."""
+
+    run_of: InterpretedRun
+    loaded: ReplacementModel
+    behavior: Behavior
+    corpus: Corpus
+    fresh: tuple[Prompt, ...]
+    choices: Choices | None
+    llm: LlmChoices | None
+    labels: Path | None
+    made: Mapping[str, Any]
+    reporter: Reporter
+    engine: Engine | None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the bytes of its result."""
+        asked = None if self.llm is None else {**asdict(self.llm), "cache": str(self.llm.cache)}
+        return {
+            **self.made,
+            "model": self.loaded.host.name,
+            "clt": self.loaded.clt.identity,
+            "device": self.loaded.device.type,
+            "behavior_hash": self.behavior.hash,
+            "llm": asked,
+            "versions": versions(),
+        }
+
+    def run(self, command: Sequence[str] | None) -> dict[str, Any]:
+        """Interpret and write; a dry run of a language model writes nothing."""
+        features, scores = self.run_of.features
+        loaded, prompts = self.loaded, self.behavior.selection or self.behavior.held_out
+        circuit = interpret_circuit(
+            loaded,
+            np.array([f.to_global(loaded.clt.n_features) for f in features]),
+            scores,
+            prompts,
+            self.corpus,
+            fresh=self.fresh,
+            metric=self.run_of.settings["metric"],
+            choices=self.choices,
+            folder=self.run_of.folder / "contexts" / _pass_name(loaded, self.corpus),
+            reporter=self.reporter,
         )
-        write_json(self.result_file, content)
-        return content
+        if self.labels is not None:
+            others = labelled_by(self.labels, circuit.interpretations, clt=loaded.clt.identity)
+            circuit = circuit.labelled(others)
+        dry = self.llm is not None and self.llm.dry_run
+        told = None
+        if self.llm is not None:
+            if not dry:  # what rules found is kept, whatever becomes of the language model
+                self._write(circuit, self._content(circuit, None, command))
+            circuit, told = with_llm(loaded, circuit, prompts, self.llm, self.reporter, self.engine)
+        content = self._content(circuit, told, command)
+        if not dry:
+            self._write(circuit, content)
+        return content | {
+            "model_calls": {
+                name: {"forward": spent.forward, "backward": spent.backward}
+                for name, spent in self.reporter.calls.items()
+            },
+            "timings": {name: round(spent, 4) for name, spent in self.reporter.timings.items()},
+        }
+
+    def _content(
+        self,
+        circuit: CircuitInterpretation,
+        told: dict[str, Any] | None,
+        command: Sequence[str] | None,
+    ) -> dict[str, Any]:
+        """What `interpretation.json` holds, and what the language model was paid."""
+        return {
+            **circuit.to_dict(),
+            "llm": told,
+            "settings": self.made,
+            "model": self.loaded.host.name,
+            "clt": self.loaded.clt.name,
+            "versions": versions(),
+            "command": command,
+        }
+
+    def _write(self, circuit: CircuitInterpretation, content: dict[str, Any]) -> None:
+        write_explanations(
+            self.run_of.folder / EXPLANATIONS,
+            circuit.interpretations,
+            model=self.loaded.host.name,
+            clt=self.loaded.clt.identity,
+        )
+        told = content["llm"]
+        if told is not None:  # what an answer cost is by chance: it may have been there already
+            told = {key: value for key, value in told.items() if key not in _PAID}
+        write_json(self.run_of.result_file, {**content, "llm": told})
 
 
 def _pass_name(loaded: ReplacementModel, corpus: Corpus) -> str:
     """A folder for each corpus, model and CLT, so that no pass stands in the way of another."""
     parts = (corpus_hash(corpus), loaded.host.name, loaded.clt.identity, str(loaded.device))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _content(
-    circuit: CircuitInterpretation,
-    told: dict[str, Any] | None,
-    made: dict[str, Any],
-    loaded: ReplacementModel,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """What `interpretation.json` holds."""
-    return {
-        **circuit.to_dict(),
-        "llm": told,
-        "settings": {
-            **made,
-            **asdict(circuit.choices),
-            "corpus_hash": corpus_hash(circuit.collected.corpus),
-        },
-        "model": loaded.host.name,
-        "clt": loaded.clt.name,
-        "model_calls": {
-            name: {"forward": spent.forward, "backward": spent.backward}
-            for name, spent in reporter.calls.items()
-        },
-        "timings": {name: round(spent, 4) for name, spent in reporter.timings.items()},
-        "versions": versions(),
-    }
 
 
 def drawn_anew(found: Behavior, tokenizer: Any) -> tuple[Behavior, tuple[Prompt, ...]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -62,13 +62,25 @@ class NodeGround(Ground):
         slots: Slots | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(model, prompts, metric, switches, **options)
         self.slots = Slots.of(prompts) if slots is None else slots
-        self.setups = with_slots(self.setups, prompts, self.slots)
+        super().__init__(model, prompts, metric, switches, **options)
+
+    @cached_property
+    def setups(self) -> Sequence[tuple[int, Setup]]:
+        """The prepared batches, which know their slots."""
+        prepared = self.model.prepare_all(
+            self.prompts, self.switches, self.mean_of, batch_size=self.batch_size
+        )
+        return with_slots(prepared, self.prompts, self.slots)
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
         """Node ids of the candidates, ascending."""
+        features, slots = np.nonzero(self.moved())
+        return self.pool.global_ids[features] * len(self.slots) + slots
+
+    def moved(self) -> NDArray[np.bool_]:
+        """Which features differ from their baseline at which slots: `[len(pool), n_slots]`."""
         active = np.zeros((len(self.pool), len(self.slots)), dtype=bool)
         for _, setup in self.setups:
             moved = [
@@ -78,8 +90,14 @@ class NodeGround(Ground):
                 )
             ]
             active |= (self._by_slot(setup, moved).sum(0) > 0).T.cpu().numpy()
-        features, slots = np.nonzero(active)
-        return self.pool.global_ids[features] * len(self.slots) + slots
+        return active
+
+    def having(self, nodes: NDArray[np.int64]) -> Self:
+        """The same prompts with other candidates: node ids, ascending, of features of the pool."""
+        new = self.afresh()
+        vars(new).pop("_places", None)
+        new.ids = nodes
+        return new
 
     def nodes(self, ids: ArrayLike) -> list[Node]:
         """Node ids, candidates or not, as something to read."""

@@ -27,6 +27,7 @@ from pie_fast.interpretation import Interpretation
 from pie_fast.intervene import PromptLike, generate, intervene
 from pie_fast.intervened import Generated, Intervened
 from pie_fast.model import Replacer, Switches, load_host, make_batch, resolve_device
+from pie_fast.model_source import ModelSource, absolute
 from pie_fast.positions import check_ignored
 from pie_fast.protocols import Ranking
 from pie_fast.select import top_k
@@ -80,6 +81,7 @@ class ReplacementModel(Replacer):
         gradient: A rule of `pie_fast.gradients`, of every attribution.
         batch_size: Prompts a batch.
         directions: The directions of importance that `importances` measures itself.
+        source: How another process loads the same; None of a model made of objects.
     """
 
     directions = ("noising", "denoising")
@@ -89,6 +91,7 @@ class ReplacementModel(Replacer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.switches = Circuit(())
+        self.source: ModelSource | None = None
         self._last: _Attribution | None = None
 
     @property
@@ -430,6 +433,7 @@ def load_model(
     """
     where = resolve_device(device)
     check_ignored(ignore_positions)
+    place = clt
     if not isinstance(clt, Clt):
         # Before the model: a wrong CLT should not cost the time a model takes to boot.
         if isinstance(clt, str | Path):
@@ -440,13 +444,31 @@ def load_model(
         clt = replace(clt, read_hook=hooks[0], write_hook=hooks[1])
     host = load_host(model, tokenizer, where, dtype or torch.float32)
     host.autocast = autocast
-    return ReplacementModel(host, clt, ignore_positions=ignore_positions)
+    loaded = ReplacementModel(host, clt, ignore_positions=ignore_positions)
+    if isinstance(model, str | Path) and isinstance(place, str | Path):
+        loaded.source = ModelSource(
+            model=absolute(model),
+            clt=absolute(place),
+            name=host.name,
+            identity=loaded.clt.identity,
+            device=where.type,
+            dtype=_name(dtype or torch.float32),
+            autocast=None if autocast is None else _name(autocast),
+            ignore_positions=ignore_positions,
+            lazy_encoder=lazy_encoder,
+            hooks=hooks,
+        )
+    return loaded
 
 
 def _metric_of(prompts: Any) -> str | None:
     """The metric that a collection of prompts brings, None where it brings none."""
     metric = getattr(prompts, "metric", None)
     return None if metric is None else str(metric)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _probabilities(logits: torch.Tensor) -> NDArray[np.float64]:

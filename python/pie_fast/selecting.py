@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from pie_fast.behaviors import Behavior
 from pie_fast.capture import capture
+from pie_fast.checkpoints import Checkpoints
 from pie_fast.conditional import Grown, grow
 from pie_fast.cost import Cost
+from pie_fast.crew import Crew
 from pie_fast.cuts import Cuts
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError
 from pie_fast.ground import Ground
+from pie_fast.growths import Growths
 from pie_fast.methods import selector_named
 from pie_fast.methods.selections import Selections
 from pie_fast.model import Replacer
@@ -26,6 +29,7 @@ from pie_fast.plan import Plan
 from pie_fast.progress import Advance, Reporter
 from pie_fast.selectors import Ranked, as_asked, select_features
 from pie_fast.slots import Slots
+from pie_fast.spread_ground import SpreadGround, SpreadNodeGround
 from pie_fast.stability import (
     Select,
     frequency_by_score,
@@ -34,7 +38,7 @@ from pie_fast.stability import (
 )
 from pie_fast.synergy import model_calls
 from pie_fast.synergy_matrix import SynergyMatrix
-from pie_fast.synergy_pool import measure_synergy
+from pie_fast.synergy_pool import SYNERGY_FILE, measure_synergy
 
 
 class Selecting:
@@ -46,16 +50,26 @@ class Selecting:
         plan: Every choice.
         folder: The dump goes to `dump` in it.
         reporter: Shows and times the stages.
+        saved: What was found before; growths and synergies go on with it.
+        crew: Workers that hold the model; None: this process.
 
     Raises:
         BudgetError: The budget exceeds the active features, or nodes.
     """
 
     def __init__(
-        self, model: Replacer, behavior: Behavior, plan: Plan, folder: Path, reporter: Reporter
+        self,
+        model: Replacer,
+        behavior: Behavior,
+        plan: Plan,
+        folder: Path,
+        reporter: Reporter,
+        saved: Checkpoints,
+        crew: Crew | None = None,
     ) -> None:
+        self.crew = crew
         self.model, self.behavior, self.plan = model, behavior, plan
-        self.reporter = reporter
+        self.reporter, self.saved = reporter, saved
         self.metric = plan.metric or behavior.metric
         self.switches = plan.switches(behavior)
         self.dump = self._capture(folder / "dump")
@@ -68,7 +82,7 @@ class Selecting:
             raise BudgetError(
                 f"budget {plan.budget} exceeds the {self.n_active} active {plan.unit}s"
             )
-        self._grown = Grown(np.zeros(0, np.int64), np.zeros(0))
+        self._growths = Growths(saved)
         self._synergy_cost = Cost()
 
     def first(self, k: int) -> Ranked:
@@ -81,15 +95,21 @@ class Selecting:
 
     def grown(self, k: int) -> Ranked:
         """The first k units that the conditional gradient adds; growth goes on, never anew."""
-        so_far, step = self._grown, self.plan.step
+        so_far, step = self._growths.whole, self.plan.step
         if k > len(so_far.ids):
             # Whole steps, so that no prefix depends on which budgets were asked for.
             longest = min(-(-k // step) * step, self.n_active)
             ground, left = self.ground, longest - len(so_far.ids)  # a stage of its own
             with self.reporter.stage("grow") as advance:
-                more = self._grow(ground, left, start=so_far.ids, progress=advance)
-            self._grown = so_far.then(more)
-        found = self._grown
+                if len(so_far.ids) and (self.plan.anchor or self.plan.pairs):
+                    ground.effects()  # the first growth paid for them, in whichever process
+                self._growths.go_on(
+                    left,
+                    lambda resumed, save: self._grow(
+                        ground, left, start=so_far.ids, resumed=resumed, save=save, progress=advance
+                    ),
+                )
+        found = self._growths.whole
         made = {"step": step, "anchor": self.plan.anchor, "grown_on": "kl"}
         cost = found.cost.passes(len(self.behavior.selection))
         method, n_features = "conditional-gradient", self.dump.n_features
@@ -148,16 +168,13 @@ class Selecting:
     @cached_property
     def ground(self) -> Ground:
         """The selection prompts, prepared once for every growth on them."""
+        asked = self.behavior.selection, "kl", self.switches
+        options: dict[str, Any] = {"candidates": self.active, "batch_size": self.plan.batch_size}
+        of_nodes = self.plan.unit == "node"
         with self.reporter.stage("prepare"):
-            kind = NodeGround if self.plan.unit == "node" else Ground
-            return kind(
-                self.model,
-                self.behavior.selection,
-                "kl",
-                self.switches,
-                candidates=self.active,
-                batch_size=self.plan.batch_size,
-            )
+            if self.crew is None or self.crew.here:
+                return (NodeGround if of_nodes else Ground)(self.model, *asked, **options)
+            return (SpreadNodeGround if of_nodes else SpreadGround)(self.crew, *asked, **options)
 
     @property
     def slots(self) -> Slots | None:
@@ -167,9 +184,15 @@ class Selecting:
     @cached_property
     def synergy(self) -> SynergyMatrix:
         """Pair synergies of the pool."""
+        spent = self.saved.once("synergy", lambda: asdict(self._measure_synergy()))
+        self._synergy_cost = Cost(**spent)
+        return SynergyMatrix.load(Path(self.dump.path) / SYNERGY_FILE)
+
+    def _measure_synergy(self) -> Cost:
+        """What it cost; the dump holds what it gave."""
         plan, before = self.plan, self.model.spent
         with self.reporter.stage("synergy") as advance:
-            found = measure_synergy(
+            measure_synergy(
                 self.model,
                 self.behavior.selection[: plan.synergy_prompts],
                 self.dump,
@@ -182,8 +205,20 @@ class Selecting:
                 batch_size=plan.batch_size,
                 mean_of=self.behavior.selection,
                 progress=advance,
+                crew=self.crew,
             )
-        self._synergy_cost = self.model.spent - before
+        return self.model.spent - before
+
+    def with_known(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What a stage found, with what the registry's selector has chosen by then."""
+        known = self.selections.to_dict() if self.plan.by_registry else None
+        return {"found": found, "known": known}
+
+    def know(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """What the stage of `with_known` found; what had been chosen then is known again."""
+        if saved["known"] is not None:
+            self.selections.know(saved["known"])
+        found: dict[str, Any] = saved["found"]
         return found
 
     def _by_registry(self, k: int) -> Ranked:
@@ -244,4 +279,5 @@ class Selecting:
                 resume=path.exists(),
                 progress=advance,
                 note=self.reporter.note,
+                crew=self.crew,
             )

@@ -11,7 +11,7 @@ Those of `pie_fast.methods` need the model.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from pie_fast.select import greedy_select
 from pie_fast.slots import Slots, read_nodes
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.types import FeatureId
+from pie_fast.untrusted import load_json, shown
 
 __all__ = [
     "DUMP_METHODS",
@@ -109,6 +110,23 @@ class Ranked:
     def first(self, k: int) -> Ranked:
         """The first k of them."""
         return replace(self, ids=self.ids[:k], scores=self.scores[:k])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the slots as plain values."""
+        return {
+            "ids": self.ids.tolist(),
+            "scores": self.scores.tolist(),
+            "selector": self.selector,
+            "n_features": self.n_features,
+            "settings": self.settings,
+            "cost": self.cost,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any], slots: Slots | None) -> Ranked:
+        """What `to_dict` gave, with the slots."""
+        ids, scores = np.array(saved["ids"], np.int64), np.array(saved["scores"], np.float64)
+        return cls(**{**saved, "ids": ids, "scores": scores, "slots": slots})
 
     def _repr_html_(self) -> str:
         return display.ranked(self)
@@ -266,8 +284,8 @@ def read_circuit(path: Path) -> tuple[list[FeatureId], list[str] | None]:
     """
     try:
         data = path.read_bytes()
-        content = json.loads(data.decode())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = load_json(data)
+    except ValueError as error:
         raise PieFastError(f"{path}: not valid JSON: {error}") from error
     if isinstance(content, dict):
         content = unsealed(path, data, content)
@@ -280,12 +298,13 @@ def read_circuit(path: Path) -> tuple[list[FeatureId], list[str] | None]:
         values = [row.get(key) if isinstance(row, dict) else None for key in ("layer", "index")]
         if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
             raise PieFastError(
-                f"{path}: features[{number}] is {row!r}; layer and index must be integers >= 0"
+                f"{path}: features[{number}] is {shown(row)}; layer and index must be integers >= 0"
             )
         features.append(FeatureId(row["layer"], row["index"]))
         if ("slot" in row) != ("slot" in rows[0]) or not isinstance(row.get("slot", ""), str):
             raise PieFastError(
-                f"{path}: features[{number}] is {row!r}; slot must be text, of all features or none"
+                f"{path}: features[{number}] is {shown(row)}; slot must be text, of all features "
+                "or none"
             )
         slots += [row["slot"]] if "slot" in row else []
     units = list(zip(features, slots, strict=True)) if slots else features

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from pie_fast.behaviors import Behavior, Prompt
 from pie_fast.capture import default_switches
 from pie_fast.conditional import Grown, grow
-from pie_fast.discover import versions
 from pie_fast.errors import BehaviorError, BudgetError, PieFastError
 from pie_fast.evaluate import Measured, measure, summarize
 from pie_fast.ground import Ground
+from pie_fast.identity import versions
+from pie_fast.journal import Journal
 from pie_fast.model import Replacer, Switches
 from pie_fast.outputs import new_folder, write_json
 from pie_fast.progress import Reporter
@@ -60,6 +61,7 @@ def discover_shared(
     seed: int = 0,
     out: Path | None = None,
     force: bool = False,
+    command: Sequence[str] | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Find one circuit of `budget` features for all of `behaviors`.
@@ -79,6 +81,7 @@ def discover_shared(
         seed: Of the bootstrap.
         out: A folder for `result.json`, which appears when the run is complete; None: no file.
         force: Replace a run that is there.
+        command: The command line that asks for it, to be recorded.
         reporter: Shows and times the stages.
 
     Returns:
@@ -115,9 +118,11 @@ def discover_shared(
             "cost": (model.spent - before).passes(n_prompts),
             "timings": {name: round(spent, 4) for name, spent in reporter.timings.items()},
             "versions": versions(),
+            "command": None if command is None else list(command),
         }
         if folder is not None:
             write_json(folder / "result.json", result)
+            Journal(folder).write("finished", name="shared", spent={"timings": result["timings"]})
     return result
 
 

@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -35,12 +37,16 @@ _DTYPES = {
 #: bytes an element of a safetensors dtype
 _SIZES = {spelt: np.dtype(name).itemsize for name, spelt in _DTYPES.items()} | {"BF16": 2}
 
+#: names of temporary files: of what, and of which process
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
 
 class Written(NamedTuple):
-    """What was written: length in bytes and sha256 in hex."""
+    """What was written: length in bytes, sha256 and CRC-32 in hex."""
 
     bytes: int
     hash: str
+    crc32: str
 
 
 @contextmanager
@@ -64,9 +70,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         # What a full disk says names no file at all.
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of `replacing`; only where no other process works."""
+    for path in folder.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -86,14 +99,19 @@ def swap_in(new: Path, path: Path) -> None:
         shutil.rmtree(old)
     path.rename(old)
     new.rename(path)
+    sync_folder(path.parent)
     shutil.rmtree(old)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as JSON, whole or not at all; NaN and infinity are refused."""
-    text = json.dumps(value, indent=1, allow_nan=False)
-    with replacing(path) as file:
-        file.write(text.encode())
+    write_text(path, json.dumps(value, indent=1, allow_nan=False))
 
 
 def write_safetensors(
@@ -110,7 +128,7 @@ def write_safetensors(
         tensors: name -> array, or name -> (dtype, array of the bits) where numpy has no such
             dtype (``"BF16"``). Wide elements come first in the file, so that each is aligned.
         metadata: Texts for ``__metadata__``.
-        seal: Add a checksum to the metadata, see `pie_fast.seals`; the hash returned is then that.
+        seal: Add a checksum to the metadata, see `pie_fast.seals`; it is the hash that is returned.
     """
     parts = [(name, *_typed(value)) for name, value in tensors.items()]
     parts.sort(key=lambda part: -part[2].dtype.itemsize)
@@ -154,11 +172,13 @@ def write_pieces(
         ends.append(end)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
+    digest, crc32 = hashlib.sha256(), 0
     with replacing(path) as file:
 
         def write(chunk: bytes | memoryview) -> None:
+            nonlocal crc32
             digest.update(chunk)
+            crc32 = zlib.crc32(chunk, crc32)
             file.write(chunk)
 
         write(len(text).to_bytes(8, "little"))
@@ -172,7 +192,7 @@ def write_pieces(
         if seal:
             file.seek(8 + text.index(f'"checksum":"{blank}"'.encode()) + len('"checksum":"'))
             file.write(digest.hexdigest().encode())
-    return Written(8 + len(text) + end, digest.hexdigest())
+    return Written(8 + len(text) + end, digest.hexdigest(), f"{crc32:08x}")
 
 
 def _typed(

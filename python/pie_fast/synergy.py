@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pie_fast.attribution import Patcher, gate_effects, pool_effects, sets_per_pass
 from pie_fast.behaviors import Prompt
 from pie_fast.errors import PieFastError
-from pie_fast.model import Pool, Replacer, Setup, Switches
+from pie_fast.model import MeanOf, Pool, Replacer, Setup, Switches
 
 ESTIMATORS = ("exact", "gradient-difference")
 
@@ -41,6 +41,12 @@ def model_calls(estimator: str, pool_size: int) -> tuple[int, int]:
     return 1 + pool_size, 1 + pool_size
 
 
+def symmetric(rows: NDArray[np.float64], estimator: str) -> NDArray[np.float64]:
+    """All M rows that an estimator measured as the symmetric matrix: `[M, M]`."""
+    both = rows + rows.T
+    return both if estimator == "exact" else both / 2
+
+
 class SynergyEstimator:
     """Mean signed synergy, row by row; what rows share is computed once.
 
@@ -53,7 +59,7 @@ class SynergyEstimator:
         estimator: `exact` or `gradient-difference`.
         direction: `noising` or `denoising`.
         batch_size: Prompts a batch.
-        mean_of: Prompts that `baseline="mean"` averages over; `prompts` when None.
+        mean_of: Prompts that `baseline="mean"` averages over, or their means; `prompts` when None.
 
     Raises:
         PieFastError: Unknown estimator or direction.
@@ -70,7 +76,7 @@ class SynergyEstimator:
         estimator: str = "gradient-difference",
         direction: str = "noising",
         batch_size: int = 32,
-        mean_of: Sequence[Prompt] | None = None,
+        mean_of: MeanOf | None = None,
     ) -> None:
         if estimator not in ESTIMATORS:
             raise PieFastError(
@@ -87,8 +93,18 @@ class SynergyEstimator:
             batch_size=batch_size,
             mean_of=mean_of,
         )
+        self._estimator = estimator
         self._alone: NDArray[np.float64] | None = None
-        self._still: dict[int, NDArray[np.float64]] = {}
+        self._still: dict[int, NDArray[np.float64]] | None = None
+
+    def prepare(self) -> None:
+        """Run what rows share, once; `rows` does it where nobody did before."""
+        if self.exact and self._alone is None:
+            self._alone = self._patcher.values([(), *((i,) for i in range(len(self.pool)))])
+        if not self.exact and self._still is None:
+            self._still = {
+                first: self._effects_at(setup, [()]) for first, setup in self._patcher.setups
+            }
 
     def rows(self, rows: Sequence[int]) -> NDArray[np.float64]:
         """Synergy of each pool position in `rows` with every pool feature: `[len(rows), M]`.
@@ -96,12 +112,12 @@ class SynergyEstimator:
         Exact rows hold the pairs with larger positions only, gradient-difference rows are
         one-sided: `symmetric` makes the matrix of all of them. The diagonal is 0.
         """
+        self.prepare()
         return self._exact(rows) if self.exact else self._differences(rows)
 
     def symmetric(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """All M rows as the symmetric matrix: `[M, M]`."""
-        both = rows + rows.T
-        return both if self.exact else both / 2
+        return symmetric(rows, self._estimator)
 
     def matrix(self, progress: Progress | None = None) -> NDArray[np.float64]:
         """Every row, symmetric: `[M, M]`."""
@@ -115,9 +131,8 @@ class SynergyEstimator:
         return self.symmetric(out)
 
     def _exact(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        assert self._alone is not None, "prepared"
         size = len(self.pool)
-        if self._alone is None:
-            self._alone = self._patcher.values([(), *((i,) for i in range(size))])
         none, alone = self._alone[0], self._alone[1:]
         out = np.zeros((len(rows), size))
         for place, i in enumerate(rows):
@@ -127,10 +142,9 @@ class SynergyEstimator:
         return -out if self._patcher.noising else out
 
     def _differences(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        assert self._still is not None, "prepared"
         total = np.zeros((len(rows), len(self.pool)))
         for first, setup in self._patcher.setups:
-            if first not in self._still:
-                self._still[first] = self._effects_at(setup, [()])
             per_pass = sets_per_pass(setup, backward=True)
             for at in range(0, len(rows), per_pass):
                 moved = [(row,) for row in rows[at : at + per_pass]]

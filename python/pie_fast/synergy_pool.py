@@ -1,7 +1,9 @@
 """The synergies of a dump's pool: measured block by block, saved after each, resumed.
 
 Rows that are done wait in `synergy.partial.safetensors`, one-sided as they were measured; when all
-are there they become the symmetric `synergy.safetensors` that selection reads.
+are there they become the symmetric `synergy.safetensors` that selection reads. Blocks begin at
+multiples of their size, and one that is not whole is measured anew: rows that run together decide
+each other's last bits.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,15 @@ from safetensors import SafetensorError, safe_open
 
 from pie_fast.behaviors import Prompt
 from pie_fast.circuit import SWITCHES
+from pie_fast.cost import Cost
+from pie_fast.crew import Crew, Held, crew_of
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import PieFastError
-from pie_fast.model import Replacer, Switches
+from pie_fast.model import MeanOf, Replacer, Switches
 from pie_fast.progress import Advance
 from pie_fast.seals import check_safetensors
 from pie_fast.storage import write_safetensors
-from pie_fast.synergy import BLOCK_ROWS, SynergyEstimator
+from pie_fast.synergy import BLOCK_ROWS, SynergyEstimator, symmetric
 from pie_fast.synergy_matrix import SynergyMatrix
 
 SYNERGY_FILE = "synergy.safetensors"
@@ -45,6 +50,7 @@ def measure_synergy(
     batch_size: int = 32,
     mean_of: Sequence[Prompt] | None = None,
     progress: Advance | None = None,
+    crew: Crew | None = None,
 ) -> SynergyMatrix:
     """Measure all pair synergies of the best `pool_size` features and save them in the dump.
 
@@ -56,6 +62,7 @@ def measure_synergy(
         rank_by: How the pool is ranked.
         metric, switches, estimator, direction, batch_size, mean_of: See `SynergyEstimator`.
         progress: Called after each block of rows.
+        crew: Workers that hold the model; None: this process.
 
     Returns:
         The matrix, signed, complete.
@@ -68,26 +75,15 @@ def measure_synergy(
     averaged = (mean_of or prompts) if switches.baseline == "mean" else ()
     tag = _tag(dump, [prompts, averaged], pool, metric, switches, estimator, direction)
     rows = _Rows.resume(path.with_name("synergy.partial.safetensors"), pool, tag)
-    measured = SynergyEstimator(
-        model,
-        prompts,
-        model.make_pool(pool.tolist()),
-        metric,
-        switches,
-        estimator=estimator,
-        direction=direction,
-        batch_size=batch_size,
-        mean_of=mean_of,
+    means = model.mean_activations(averaged) if averaged else ()
+    asked = _Asked(
+        tag, tuple(prompts), pool, metric, switches, estimator, direction, batch_size, means
     )
-    missing = np.flatnonzero(~rows.done)
-    for first in range(0, len(missing), BLOCK_ROWS):
-        block = missing[first : first + BLOCK_ROWS].tolist()
-        rows.fill(block, measured.rows(block))
-        if progress is not None:
-            progress(int(rows.done.sum()), len(pool))
+    with crew_of(model) if crew is None else nullcontext(crew) as workers:
+        _fill(rows, workers, asked, progress)
     matrix = SynergyMatrix.from_dense(
         pool,
-        measured.symmetric(rows.values).astype(np.float32),
+        symmetric(rows.values, estimator).astype(np.float32),
         direction=direction,
         estimator=estimator,
         form="signed",
@@ -109,6 +105,7 @@ def measure_dump_synergy(
     direction: str,
     batch_size: int = 32,
     progress: Advance | None = None,
+    crew: Crew | None = None,
 ) -> SynergyMatrix:
     """`measure_synergy` with prompts, metric and switches as the dump was captured with.
 
@@ -150,6 +147,7 @@ def measure_dump_synergy(
         batch_size=batch_size,
         mean_of=prompts,
         progress=progress,
+        crew=crew,
     )
 
 
@@ -175,19 +173,84 @@ def prompts_of_dump(dump: FeatureDump) -> list[Prompt]:
     return prompts
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What all blocks of rows share: the arguments of a `SynergyEstimator`, in plain values.
+
+    Attributes:
+        tag: Equal for equal measurements.
+        pool: `[M]` int64 global ids, ascending.
+        means: Of `baseline="mean"`.
+    """
+
+    tag: str
+    prompts: tuple[Prompt, ...]
+    pool: NDArray[np.int64]
+    metric: str
+    switches: Switches
+    estimator: str
+    direction: str
+    batch_size: int
+    means: MeanOf
+
+    def prepared(self, model: Replacer) -> SynergyEstimator:
+        """An estimator that has run all that rows share."""
+        estimator = SynergyEstimator(
+            model,
+            self.prompts,
+            model.make_pool(self.pool.tolist()),
+            self.metric,
+            self.switches,
+            estimator=self.estimator,
+            direction=self.direction,
+            batch_size=self.batch_size,
+            mean_of=self.means,
+        )
+        estimator.prepare()
+        return estimator
+
+
+def _fill(rows: _Rows, crew: Crew, asked: _Asked, progress: Advance | None) -> None:
+    """Measure the blocks of rows that are missing; each is saved when its turn has come."""
+    size = len(rows.pool)
+    blocks = [range(i, min(i + BLOCK_ROWS, size)) for i in range(0, size, BLOCK_ROWS)]
+    missing = [block for block in blocks if not rows.done[block.start : block.stop].all()]
+    begun = bool(rows.done.any())
+    # Rows of an earlier process are charged here too, so that the cost is that of all of them.
+    before = crew.model.spent
+    crew.model.spent += rows.spent
+    for number, (block, (values, shared)) in enumerate(
+        zip(missing, crew.map(_measure, asked, missing), strict=True)
+    ):
+        if number == 0 and not begun:  # once, however many workers and processes had to run it
+            crew.model.spent += shared
+        rows.fill(block, values, crew.model.spent - before)
+        if progress is not None:
+            progress(int(rows.done.sum()), size)
+
+
+def _measure(held: Held, asked: _Asked, block: range) -> tuple[NDArray[np.float64], Cost]:
+    """A block of rows `[len(block), M]`, and the cost of what all blocks share."""
+    key = "synergy", asked.tag, asked.batch_size
+    estimator, shared = held.keep(key, lambda: asked.prepared(held.model))
+    return estimator.rows(block), shared
+
+
 @dataclass
 class _Rows:
-    """Rows measured so far, on disk after every block."""
+    """Rows measured so far, and what they cost, on disk after every block."""
 
     path: Path
     pool: NDArray[np.int64]
     tag: str
     values: NDArray[np.float64] = field(init=False)
     done: NDArray[np.bool_] = field(init=False)
+    spent: Cost = field(init=False)
 
     def __post_init__(self) -> None:
         self.values = np.zeros((len(self.pool), len(self.pool)))
         self.done = np.zeros(len(self.pool), dtype=bool)
+        self.spent = Cost()
 
     @classmethod
     def resume(cls, path: Path, pool: NDArray[np.int64], tag: str) -> _Rows:
@@ -201,18 +264,20 @@ class _Rows:
                 if (file.metadata() or {}).get("tag") == tag:
                     rows.values[:] = file.get_tensor("values")
                     rows.done[:] = file.get_tensor("done").astype(bool)
-        except (SafetensorError, ValueError):
+                    rows.spent = Cost(*file.get_tensor("spent").tolist())
+        except (SafetensorError, ValueError, TypeError):
             # A partial file that cannot be read is worth less than measuring again.
             return cls(path, pool, tag)
         return rows
 
-    def fill(self, block: Sequence[int], rows: NDArray[np.float64]) -> None:
+    def fill(self, block: Sequence[int], rows: NDArray[np.float64], spent: Cost) -> None:
         self.values[list(block)] = rows
         self.done[list(block)] = True
         tensors: dict[str, NDArray[Any]] = {
             "values": self.values,
             "done": self.done.astype(np.uint8),
             "pool": self.pool,
+            "spent": np.array([spent.forward, spent.backward], dtype=np.int64),
         }
         write_safetensors(self.path, tensors, metadata={"tag": self.tag}, seal=True)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pie_fast import SynergyMatrix, open_dump
+from pie_fast.journal import spent_by
 from running import BUDGET, N_HELD_OUT, N_SELECTION, Outcome, World, contents, run_cli, written
 
 
@@ -44,7 +45,9 @@ def test_result_file_is_what_was_printed(discovered: tuple[Path, Outcome]) -> No
     path, outcome = discovered
     printed = outcome.json
     assert printed.pop("folder") == str(path)
-    assert written(path / "result.json") == printed
+    spent = spent_by(path, "discover")
+    assert set(spent) == {"timings", "model_calls"}
+    assert written(path / "result.json") | spent == printed
     assert open_dump(path / "dump").complete
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -174,7 +177,9 @@ def test_synergy_makes_what_select_reads(world: World, dump: Path, tmp_path: Pat
         *("--out", tmp_path / "selection.json"),
     )
     assert chosen.json["selector"] == "fap-synergy"
-    assert written(tmp_path / "selection.json") == chosen.json
+    kept = written(tmp_path / "selection.json")
+    assert kept.pop("command")[1] == "select"
+    assert kept == chosen.json
     elsewhere = tmp_path / "kept.safetensors"
     (dump / "synergy.safetensors").rename(elsewhere)
     again = run_cli(
@@ -209,10 +214,13 @@ def test_evaluate_reads_selections_and_results(
     )
     for key in ("behavioral_fidelity", "kl_divergences", "faithfulness"):
         assert found.json[key] == said["evaluation"][key]
-    assert written(tmp_path / "figures.json") == found.json
+    kept = written(tmp_path / "figures.json")
+    assert kept.pop("command")[:2] == ["pie-fast", "evaluate"]
+    assert kept == found.json
     selection = tmp_path / "selection.json"
     chosen = run_cli("select", discovered[0] / "dump", "-k", 7, "--out", selection)
     assert (chosen.code, f"{selection}" in "".join(chosen.stdout.split())) == (0, True)
+    assert written(selection)["command"][:2] == ["pie-fast", "select"]
     figures = run_cli("evaluate", *world.sources, "--features", selection, "--error", "drop")
     assert "errors dropped" in figures.stdout
 

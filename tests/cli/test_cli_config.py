@@ -63,7 +63,7 @@ def write(folder: Path, world: World, **more: object) -> Path:
     ("key", "value", "parts"),
     [
         ("bugdet", 5, ["unknown key 'bugdet'", "did you mean 'budget'?"]),
-        ("zzz", 5, ["unknown key 'zzz'", "there are autocast, "]),
+        ("zzz", 5, ["unknown key 'zzz'", "there are address, "]),
         ("stability", "ten", ["stability = 'ten'", "must be an integer"]),
         ("stability", True, ["stability = True", "must be an integer"]),
         ("stability", -1, ["stability = -1", "must be at least 0"]),

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from pie_fast.behaviors import load_behavior, write_jsonl
 from pie_fast.data import demo_clt_path, demo_model_path
+from pie_fast.journal import spent_by
 from running import DEMO_BUDGET as K
 from running import Outcome, contents, run_cli, written
 from scripted_server import Body, Reply, serving, well
@@ -73,8 +74,8 @@ def test_every_feature_is_told_with_its_measures(interpreted: Path) -> None:
 
 def test_a_pass_that_is_done_is_not_run_again(run: Path) -> None:
     before = read(run)
+    assert spent_by(run, "interpret")["model_calls"]["corpus"]["forward"] == 1000
     again = run_cli("interpret", run, "--steered", 4, "--force", "--json").json
-    assert "corpus" in before["model_calls"] and before["model_calls"]["corpus"]["forward"] == 1000
     assert again["model_calls"]["corpus"]["forward"] == 0
     assert again["interpretations"] == before["interpretations"]
     assert again["edges"] == before["edges"]
@@ -111,7 +112,8 @@ def test_a_language_model_labels_and_scores(run: Path) -> None:
         assert with_server(run, server.url).code == 0
         assert len(server.requests) == n
     found = read(run)
-    assert found["llm"]["failures"] == [] and found["llm"]["spent"]["reused"] == n
+    assert found["llm"]["failures"] == []
+    assert spent_by(run, "interpret")["llm"]["spent"]["reused"] == n
     for one in found["interpretations"]:
         assert one["explainer"] == "openai:tiny" and one["label"].startswith("about ")
         assert "purity_rule" in one["quality"] and "detection_llm" in one["quality"]

@@ -117,7 +117,7 @@ def test_ctrl_c_during_discover(world: World, tmp_path: Path) -> None:
     assert not out.exists()
     run_cli(*command, "--out", out).refused("run.partial", "--resume", "--force")
     result = run_cli(*command, "--out", out, "--resume").json
-    for name in ("timings", "folder", "command"):
+    for name in ("timings", "model_calls", "folder", "command"):
         del result[name], whole[name]
     assert result == whole
     assert contents(out / "dump") == contents(tmp_path / "whole" / "dump")

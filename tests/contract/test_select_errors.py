@@ -5,8 +5,6 @@ from __future__ import annotations
 import pickle  # of our own objects, made here; the package itself never unpickles a file
 import subprocess
 import sys
-import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -236,48 +234,6 @@ def test_results_own_their_memory() -> None:
     chosen = greedy_select(SCORES, DENSE, 2)
     chosen.ids[0] = 7
     assert greedy_select(SCORES, DENSE, 2).ids.tolist() == [0, 2]
-
-
-def test_the_gil_is_released() -> None:
-    """While a selection runs, another thread of Python goes on."""
-    m = 3000
-    scores = np.random.default_rng(0).normal(size=(400, m))
-    matrix = np.zeros((m, m), dtype=np.float32)
-    greedy_select_many(scores[:1], matrix, 1)
-    ticks: list[float] = []
-    stop = threading.Event()
-
-    def tick() -> None:
-        while not stop.is_set():
-            ticks.append(time.perf_counter())
-            time.sleep(0.001)
-
-    ticker = threading.Thread(target=tick)
-    ticker.start()
-    start = time.perf_counter()
-    greedy_select_many(scores, matrix, 300, threads=1)
-    end = time.perf_counter()
-    stop.set()
-    ticker.join()
-    inside = [t for t in ticks if start < t < end]
-    # Holding the GIL, there would be none at all in the middle of the call.
-    assert len(inside) >= 5, (len(inside), end - start)
-
-
-def test_ctrl_c_stops_a_long_call() -> None:
-    signal = pytest.importorskip("signal")
-    m = 4000
-    scores = np.random.default_rng(0).normal(size=(2000, m))
-    matrix = np.zeros((m, m), dtype=np.float32)
-    greedy_select_many(scores[:1], matrix, 1)
-    main = threading.main_thread().ident
-    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
-    timer.start()
-    start = time.perf_counter()
-    with pytest.raises(KeyboardInterrupt):
-        greedy_select_many(scores, matrix, 2000, threads=2)
-    assert time.perf_counter() - start < 5
-    timer.join()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8, None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def recut(source: Path, target: Path, cuts: list[int]) -> Path:
                 "n_active": int(ptr[-1]),
                 "bytes": written.bytes,
                 "hash": written.hash,
+                "crc32": written.crc32,
             }
         )
     (target / "manifest.json").write_text(json.dumps(manifest))
@@ -149,4 +151,5 @@ def replace_shard(path: Path, data: bytes, i: int = 0) -> None:
     (path / shard["file"]).write_bytes(data)
     shard["bytes"] = len(data)
     shard["hash"] = hashlib.sha256(data).hexdigest()
+    shard["crc32"] = f"{zlib.crc32(data):08x}"
     file.write_text(json.dumps(manifest))

@@ -202,3 +202,53 @@ def test_what_is_odd_is_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 activations are negative"):
         dump = convert_delphi(module, tmp_path / "e")
     assert dump.score("magnitude")[1] == 2.0
+
+
+def one_row(folder: Path, name: str, sequence: int = 0, **more: NDArray[Any]) -> Path:
+    """A cache of one split with one row."""
+    folder.mkdir(parents=True)
+    tensors = {"locations": np.array([[sequence, 2, 0]]), "activations": np.ones(1, np.float32)}
+    write_safetensors(folder / name, {**tensors, **more})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("module", "split", "message"),
+    [
+        (
+            "layers.99999999999999999999",
+            "0_7",
+            "layer 9{20} is not below 4294967296",
+        ),
+        ("layers.0", "0_99999999999999999999", "0_99999999999999999999 is not a range below"),
+        ("layers.0", "4_2", "4_2 is not a range below"),
+    ],
+)
+def test_numbers_in_names_beyond_any_use(
+    tmp_path: Path, module: str, split: str, message: str
+) -> None:
+    folder = one_row(tmp_path / module, f"{split}.safetensors")
+    with pytest.raises(DumpError, match=f"{module}.*{message}"):
+        convert_delphi(folder, tmp_path / "d")
+
+
+@pytest.mark.parametrize("sequence", [1 << 24, 1 << 40, (1 << 62) - 1, (1 << 63) - 1])
+def test_a_row_cannot_make_many_prompts(tmp_path: Path, sequence: int) -> None:
+    folder = one_row(tmp_path / "layers.0", "0_7.safetensors", sequence)
+    with pytest.raises(DumpError, match=r"0_7.safetensors: locations: sequence \d+ is not below"):
+        convert_delphi(folder, tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
+def test_positions_beyond_the_tokens(tmp_path: Path) -> None:
+    folder = one_row(tmp_path / "layers.0", "0_7.safetensors", tokens=np.zeros((1, 2), np.int64))
+    with pytest.raises(DumpError, match=r"layers.0: locations: position 2 of feature 0 in prompt"):
+        convert_delphi(folder, tmp_path / "d")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, '{"a": ' + "1" * 5000 + "}", "[1]", "7", "\xff"])
+def test_a_hostile_config(tmp_path: Path, text: str) -> None:
+    folder = one_row(tmp_path / "layers.0", "0_7.safetensors")
+    (folder / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DumpError, match=r"config.json: file: is not a JSON object"):
+        convert_delphi(folder, tmp_path / "d")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,9 @@ def test_a_bit_that_falls_in_a_shard(dump: Path) -> None:
     flip_first(shard, "attribution")
     opened = open_dump(dump)
     opened.entries(0, 256)  # of another shard
+    promised = opened.manifest["shards"][1]["crc32"]
+    found = f"{zlib.crc32(shard.read_bytes()):08x}"
+    said = rf"shard-00001.safetensors: crc32: is {found}, the manifest says {promised}"
     for read_it in (
         lambda: opened.entries(256, 1),
         opened.score,
@@ -88,16 +92,38 @@ def test_a_bit_that_falls_in_a_shard(dump: Path) -> None:
         opened.active_features,
         opened.summary,
     ):
-        with pytest.raises(DumpError, match=r"shard-00001.safetensors: file: has sha256"):
+        with pytest.raises(DumpError, match=said):
             read_it()
-    assert len(open_dump(dump, check=False).score()) == opened.n_layers * opened.n_features
 
 
-def test_a_shard_is_hashed_once(dump: Path) -> None:
+def test_a_shard_that_changes_while_the_dump_is_open(dump: Path) -> None:
     opened = open_dump(dump)
-    before = opened.score()
+    opened.score()
     flip_first(dump / "shard-00001.safetensors", "attribution")
-    assert not np.array_equal(opened.score(), before)
+    with pytest.raises(DumpError, match=r"shard-00001.safetensors: crc32: is "):
+        opened.score()
+
+
+def test_a_shard_without_a_crc_is_read_as_it_is(dump: Path) -> None:
+    shards = open_dump(dump).manifest["shards"]
+    edit_manifest(
+        dump, shards=[{k: v for k, v in shard.items() if k != "crc32"} for shard in shards]
+    )
+    flip_first(dump / "shard-00001.safetensors", "attribution")
+    opened = open_dump(dump)
+    assert len(opened.score()) == opened.n_layers * opened.n_features
+    with pytest.raises(DumpError, match=r"shard-00001.safetensors: file: has sha256"):
+        opened.verify()
+
+
+@pytest.mark.parametrize("crc32", ["0", "g" * 8, "+1234567"])
+def test_a_crc_that_is_none(dump: Path, crc32: str) -> None:
+    first, *others = open_dump(dump).manifest["shards"]
+    edit_manifest(dump, shards=[{**first, "crc32": crc32}, *others])
+    with pytest.raises(
+        DumpError, match=r"manifest.json: shards\[0\].crc32: .* is not 8 hexadecimal digits"
+    ):
+        open_dump(dump)
 
 
 def test_a_manifest_that_was_changed(dump: Path) -> None:

@@ -204,13 +204,14 @@ def test_what_is_not_a_run_is_refused(bare: Path, tmp_path: Path) -> None:
     for text, message in (
         ("{", "interpretation.json: not JSON"),
         ("[]", "interpretation.json: holds a list"),
-        ('{"quality": NaN}', "it holds NaN, numbers must be finite"),
+        ("{}", "interpretation.json: interpretations is None, must be a list"),
+        ('{"quality": NaN}', "NaN is not JSON; numbers must be finite"),
         (
             '{"interpretations": [{"label": "x"}]}',
-            r"interpretation.json as `interpret`: no field 'feature'",
+            r"interpretation.json: interpretations\[0\]: no field 'feature'",
         ),
         (
-            '{"edges": {"features": ["L0:1"], "effects": [[1, 2]]}}',
+            '{"interpretations": [], "edges": {"features": ["L0:1"], "effects": [[1, 2]]}}',
             r"edges: effects is \[1, 2\] and to_metric \[1\], must be \[1, 1\] and \[1\]",
         ),
     ):

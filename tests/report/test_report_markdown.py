@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,11 @@ def test_figures_name_their_features_and_colours(
     from matplotlib.figure import Figure
 
     drawn: dict[str, Figure] = {}
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: drawn.update({path.stem: self}))
+
+    def drawing(self: Figure, file: IO[bytes], **_: object) -> None:
+        drawn[Path(file.name).name.split(".")[1]] = self  # .NAME.png.PID.tmp
+
+    monkeypatch.setattr(Figure, "savefig", drawing)
     run = report_world.write_run(tmp_path / "run", 12)
     write_report(run, tmp_path / "report.md", format="md")
     square, _, bar, _ = drawn["synergy"].axes

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,22 @@ def test_features_are_judged_at_once_and_the_model_runs_for_one(
     for one in interpretations:
         assert {*FADE, "detection_llm", "fuzzing_llm"} <= {*one.quality}
         assert one.quality["responsiveness_llm"].value == 1.0
+
+
+def test_the_seed_decides_what_is_asked(
+    model: ReplacementModel,
+    prompts: tuple[Prompt, ...],
+    circuit: CircuitInterpretation,
+    tmp_path: Path,
+) -> None:
+    asked = {}
+    for cache, seed in (("a", 0), ("b", 0), ("c", 1)):
+        seeded = replace(circuit, choices=replace(circuit.choices, seed=seed))
+        with serving(oracle(circuit, model, delay=0)) as server:
+            with_llm(model, seeded, prompts, choices(tmp_path / cache, server.url), Notes())
+        asked[cache] = {path.name for path in (tmp_path / cache).iterdir()}
+    assert asked["a"] == asked["b"]
+    assert asked["a"] != asked["c"]
 
 
 def test_the_most_is_planned_without_the_model(

@@ -23,6 +23,8 @@ from typing import Any
 from pie_fast.behaviors.behavior import METRICS, NEEDS_FOIL, Behavior, Prompt
 from pie_fast.behaviors.drafting import Draws, check_tokenizer, encode
 from pie_fast.errors import BehaviorError
+from pie_fast.storage import write_text
+from pie_fast.untrusted import load_json, shown
 
 SPLITS = ("selection", "held_out")
 
@@ -106,9 +108,7 @@ def write_jsonl(
             record = _as_text(prompt, tokenizer) if text else _as_ids(prompt)
             record["split"] = split
             lines.append(json.dumps(record, ensure_ascii=False))
-    part = Path(f"{os.fspath(path)}.part")
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(Path(path), "\n".join(lines) + "\n")
 
 
 def _as_ids(prompt: Prompt) -> dict[str, Any]:
@@ -150,9 +150,11 @@ def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
 def _parse(where: str, line: str, tokenizer: Any) -> tuple[Prompt, str | None]:
     """One line as a prompt and the split it names."""
     try:
-        record = json.loads(line)
+        record = load_json(line)
     except json.JSONDecodeError as error:
         raise BehaviorError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    except ValueError as error:
+        raise BehaviorError(f"{where}: not JSON that can be read: {error}") from error
     if not isinstance(record, dict):
         raise BehaviorError(f"{where}: expected an object, found {type(record).__name__}")
     for name in record:
@@ -163,7 +165,7 @@ def _parse(where: str, line: str, tokenizer: Any) -> tuple[Prompt, str | None]:
             raise BehaviorError(f"{where}: both {as_text!r} and {as_ids!r} are given; keep one")
     split = record.get("split")
     if split is not None and split not in SPLITS:
-        raise BehaviorError(f"{where}: field 'split' is {split!r}; valid: {', '.join(SPLITS)}")
+        raise BehaviorError(f"{where}: field 'split' is {shown(split)}; valid: {', '.join(SPLITS)}")
     tokens = _sequence(where, record, "prompt", "tokens", tokenizer)
     answer = _single(where, record, "answer", "answer_id", tokenizer)
     if tokens is None or answer is None:
@@ -171,7 +173,9 @@ def _parse(where: str, line: str, tokenizer: Any) -> tuple[Prompt, str | None]:
         raise BehaviorError(f"{where}: field {missing} is missing")
     position = record.get("answer_position", -1)
     if isinstance(position, bool) or not isinstance(position, int):
-        raise BehaviorError(f"{where}: field 'answer_position' is {position!r}, not an integer")
+        raise BehaviorError(
+            f"{where}: field 'answer_position' is {shown(position)}, not an integer"
+        )
     prompt = Prompt(
         tokens=tokens,
         answer=answer,
@@ -195,7 +199,9 @@ def _sequence(
     if record.get(as_ids) is not None:
         ids = record[as_ids]
         if not isinstance(ids, list):
-            raise BehaviorError(f"{where}: field {as_ids!r} is {ids!r}, not a list of token ids")
+            raise BehaviorError(
+                f"{where}: field {as_ids!r} is {shown(ids)}, not a list of token ids"
+            )
         return tuple(_id(where, as_ids, token) for token in ids)
     if record.get(as_text) is None:
         return None
@@ -225,7 +231,7 @@ def _single(
 def _text(where: str, record: dict[str, Any], field: str, tokenizer: Any) -> str:
     value = record[field]
     if not isinstance(value, str):
-        raise BehaviorError(f"{where}: field {field!r} is {value!r}, not text")
+        raise BehaviorError(f"{where}: field {field!r} is {shown(value)}, not text")
     if tokenizer is None:
         raise BehaviorError(f"{where}: field {field!r} is text and needs the model's tokenizer")
     return value
@@ -234,7 +240,7 @@ def _text(where: str, record: dict[str, Any], field: str, tokenizer: Any) -> str
 def _id(where: str, field: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise BehaviorError(
-            f"{where}: field {field!r} holds {value!r}; token ids are integers >= 0"
+            f"{where}: field {field!r} holds {shown(value)}; token ids are integers >= 0"
         )
     return value
 

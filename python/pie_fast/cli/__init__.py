@@ -18,6 +18,7 @@ from pie_fast.cli import (
     models,
     planning,
     reporting,
+    resuming,
     saved,
     selecting,
     sharing,
@@ -55,6 +56,7 @@ def _overview(
 discovering.register(app)
 planning.register(app)
 sharing.register(app)
+resuming.register(app)
 models.register(app)
 reporting.register(app)
 interpreting.register(app)

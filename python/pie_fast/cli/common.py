@@ -20,6 +20,7 @@ from pie_fast.positions import check_ignored
 if TYPE_CHECKING:
     from pie_fast.behaviors import Behavior
     from pie_fast.dump import FeatureDump
+    from pie_fast.engine import Engine
     from pie_fast.replacement_model import ReplacementModel
 
 
@@ -247,33 +248,86 @@ EstimatorOption = Annotated[
 ]
 
 
+def command_line() -> list[str]:
+    """What was typed, for the record in what it made."""
+    return ["pie-fast", *sys.argv[1:]]
+
+
 def print_json(content: Any) -> None:
     """One JSON object on standard output."""
     json.dump(content, sys.stdout, allow_nan=False)
     sys.stdout.write("\n")
 
 
-def open_noting(path: Path) -> FeatureDump:
+def check_place(place: str, *, force: bool) -> None:
+    """Refuse to write where something is, by path or URL, unless it is to be replaced.
+
+    Raises:
+        OutputExistsError: Naming the place.
+    """
+    from pie_fast.errors import OutputExistsError
+    from pie_fast.outputs import check_absent
+
+    if "://" not in place:
+        check_absent(Path(place), force=force)
+        return
+    from pie_fast.remote import exists
+
+    if not force and exists(place):
+        raise OutputExistsError(f"{place} exists; use --force to replace it")
+
+
+def write_json_at(place: str, content: Any) -> None:
+    """JSON to a path or a URL, whole or not at all."""
+    from pie_fast.storage import write_json
+
+    if "://" not in place:
+        write_json(Path(place), content)
+        return
+    from pie_fast.remote import write_bytes
+
+    write_bytes(place, json.dumps(content, indent=1, allow_nan=False).encode())
+
+
+def open_noting(
+    place: str | Path, engine: Engine | None = None, scratch: str | None = None
+) -> FeatureDump:
     """A dump, with a note on standard error where its capture was stopped.
+
+    Args:
+        place: A folder or a URL.
+        engine: What scores it; this process by default.
+        scratch: Of the engine, see `pie_fast.spread`.
 
     Raises:
         DumpError: No dump is there; with where there is one, or what makes one.
     """
     from pie_fast.dump import open_dump
+
+    if "://" not in str(place):
+        _check_folder(Path(place))
+    if engine is None:
+        opened = open_dump(place)
+    else:
+        from pie_fast.spread import SpreadDump
+
+        opened = SpreadDump(place, engine, scratch=scratch)
+    if not opened.complete:
+        planned = opened.manifest["n_prompts_planned"]
+        reporter().note(
+            f"{place} is incomplete: {opened.n_prompts} of {planned} prompts; pie-fast capture "
+            "--resume with the options it was made with goes on"
+        )
+    return opened
+
+
+def _check_folder(path: Path) -> None:
     from pie_fast.errors import DumpError
 
     if not path.exists():
         raise DumpError(f"{path}: no such folder; pie-fast capture makes a dump")
     if (path / "dump" / "manifest.json").exists() and not (path / "manifest.json").exists():
         raise DumpError(f"{path} is a run, not a dump; its dump is {path / 'dump'}")
-    opened = open_dump(path)
-    if not opened.complete:
-        planned = opened.manifest["n_prompts_planned"]
-        reporter().note(
-            f"{path} is incomplete: {opened.n_prompts} of {planned} prompts; pie-fast capture "
-            "--resume with the options it was made with goes on"
-        )
-    return opened
 
 
 def _two_hooks(text: str) -> tuple[str, str]:

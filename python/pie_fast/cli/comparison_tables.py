@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pie_fast.comparing import Comparison
+from pie_fast.dump_comparing import LONE, TOLERANCE, DumpComparison
 
 #: features that a table or a list names; `--json` has all of them
 _SHOWN = 15
@@ -30,6 +31,29 @@ def print_comparison(found: Comparison, first: Path, second: Path) -> None:
             console.print(f"only in {number}: {_some(only)}", highlight=False)
     if found.settings:
         console.print(_settings(found))
+
+
+def print_dump_comparison(found: DumpComparison, first: Path, second: Path) -> None:
+    """How far two dumps are apart, and what stands in one of them only."""
+    console = Console(highlight=False)
+    console.print(f"1: {first}\n2: {second}", markup=False)
+    said = "they agree" if found.agrees else "they do NOT agree"
+    console.print(
+        f"{said}: {found.n_shared} entries in both, {found.n_lone} in one only "
+        f"({found.lone_share:.2g} of all; at most {LONE:g})"
+    )
+    table = Table(title=f"Largest differences; at most {TOLERANCE:g} of the largest value")
+    for name in ("", "largest value", "largest difference", "share"):
+        table.add_column(name, justify="right")
+    for name in ("activation", "attribution", "metric"):
+        one = getattr(found, name)
+        table.add_row(name, f"{one.largest:.6g}", f"{one.difference:.3g}", f"{one.share:.2g}")
+    console.print(table)
+    for lone in found.lone[:_SHOWN]:
+        console.print(
+            f"only in {lone.where}: prompt {lone.prompt}, {lone.name}, position {lone.position}, "
+            f"activation {lone.activation:.6g}"
+        )
 
 
 def _overlap(found: Comparison) -> str:

@@ -13,13 +13,17 @@ from typing import Annotated, Any
 import typer
 
 from pie_fast.errors import PieFastError
+from pie_fast.run_files import RUN_FILE
 from pie_fast.suggestions import did_you_mean
-
-#: the file in the folder of a run
-RUN_FILE = "run.toml"
+from pie_fast.untrusted import shown
 
 #: options that say how a run is made here and now, not what it finds
-_NOT_KEPT = {"config", "out", "force", "resume", "ignore-estimate", "json", "quiet", "verbose"}
+_NOT_KEPT = {"config", "out", "force", "resume", "ignore-estimate", "json", "quiet", "verbose"} | {
+    "engine",
+    "address",
+    "workers",
+    "timeout",
+}
 
 #: kind of option -> what its values are in a TOML file
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -59,7 +63,7 @@ def read_config(context: typer.Context, file: Path) -> dict[str, Any]:
 
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep lists
         raise PieFastError(f"{file}: not valid TOML: {error}") from error
     options = _options(context)
     found = {}
@@ -72,7 +76,7 @@ def read_config(context: typer.Context, file: Path) -> dict[str, Any]:
             found[option.name] = _checked(context, option, value)
         except (typer.BadParameter, PieFastError) as error:
             said = getattr(error, "message", str(error))
-            raise PieFastError(f"{file}: {key} = {value!r}: {said}") from error
+            raise PieFastError(f"{file}: {key} = {shown(value)}: {said}") from error
     return found
 
 
@@ -94,6 +98,21 @@ def written(context: typer.Context) -> str:
     return tomlkit.dumps(document).rstrip() + "\n"
 
 
+def asked(context: typer.Context) -> dict[str, Any]:
+    """What `pie-fast resume` needs to ask for this command again: its options, and where it ran."""
+    values = {
+        option.name: _plain(context.params[option.name])
+        for key, option in _options(context).items()
+        if key not in _NOT_KEPT and context.params.get(option.name) not in (None, ())
+    }
+    return {
+        "name": context.info_name,
+        "options": values,
+        "force": bool(context.params.get("force")),
+        "folder": str(Path.cwd()),
+    }
+
+
 def _options(context: typer.Context) -> dict[str, Any]:
     """Key -> option of the command."""
     longest = {max(one.opts, key=len): one for one in context.command.params}
@@ -112,6 +131,8 @@ def _checked(context: typer.Context, option: Any, value: Any) -> Any:
         if not isinstance(one, types) or (isinstance(one, bool) and bool not in types):
             words = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
             raise PieFastError(f"must be {' or '.join(words[kind] for kind in types)}")
+        if isinstance(one, int) and abs(one) >= 1 << 63:
+            raise PieFastError("must be an integer of 64 bits, as TOML has them")
     if _word_or_number(option):
         value = str(value)
     option.process_value(context, value)

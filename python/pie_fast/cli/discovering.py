@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,13 +44,23 @@ from pie_fast.cli.common import (
     SeedOption,
     Unit,
     at_least,
+    command_line,
     print_json,
 )
-from pie_fast.cli.config import ConfigOption, written
+from pie_fast.cli.config import ConfigOption, asked, written
+from pie_fast.cli.engines import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    TimeoutOption,
+    WorkersOption,
+    chosen_engine,
+)
 from pie_fast.cli.selecting import BonusOption, FormOption
 from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
+    from pie_fast.engine import Engine
     from pie_fast.plan import Plan
 
 #: budgets that are chosen
@@ -138,6 +148,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
+    context: typer.Context,
     behavior: BehaviorOption = "ioi",
     budget: AnyBudgetOption = "50",
     target_fidelity: TargetOption = 0.9,
@@ -151,6 +162,7 @@ def demo(
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     force: ForceOption = False,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """All of PIE on the embedded model, offline."""
@@ -175,7 +187,8 @@ def demo(
         method_options=method_option or [],
         n_prompts=None,
         force=force,
-        resume=False,
+        resume=resume,
+        asked=asked(context),
         as_json=as_json,
     )
 
@@ -219,6 +232,10 @@ def discover(
     force: ForceOption = False,
     resume: ResumeOption = False,
     ignore_estimate: IgnoreEstimateOption = False,
+    engine: EngineOption = EngineName["local"],
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -257,6 +274,8 @@ def discover(
         force=force,
         resume=resume,
         config=written(context),
+        where=chosen_engine(engine, address, workers, timeout),
+        asked=asked(context),
         as_json=as_json,
     )
 
@@ -293,6 +312,8 @@ def _discover(
     force: bool,
     resume: bool,
     config: str | None = None,
+    asked: dict[str, Any],
+    where: AbstractContextManager[Engine] | None = None,
     as_json: bool,
 ) -> None:
     from pie_fast.outputs import check_new_folder
@@ -300,6 +321,7 @@ def _discover(
     # Before minutes of work: what can be refused at once is.
     check_new_folder(out, force=force, resume=resume)
     from pie_fast.cli.planning import ask, check_loadable
+    from pie_fast.crew import crew_of
     from pie_fast.discover import discover as run
 
     chosen = read_plan(plan, options, method_options)
@@ -307,17 +329,20 @@ def _discover(
         check_loadable(how)
     loaded, (found,) = how.load_with([behavior], n_prompts, options["seed"])
     ask(loaded, found, chosen, out, reporter(), ignore=ignore_estimate)
-    result = run(
-        loaded,
-        found,
-        chosen,
-        out,
-        reporter=reporter(),
-        force=force,
-        resume=resume,
-        command=["pie-fast", *sys.argv[1:]],
-        config=config,
-    )
+    with where or nullcontext() as engine, crew_of(loaded, engine) as crew:
+        result = run(
+            loaded,
+            found,
+            chosen,
+            out,
+            reporter=reporter(),
+            force=force,
+            resume=resume,
+            command=command_line(),
+            config=config,
+            asked=asked,
+            crew=crew,
+        )
     if as_json:
         print_json({**result, "folder": str(out)})
     else:

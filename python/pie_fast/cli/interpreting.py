@@ -12,12 +12,23 @@ from pie_fast.cli.common import (
     DeviceOption,
     ForceOption,
     JsonOption,
+    ResumeOption,
     RunBehaviorOption,
     RunCltOption,
     RunModelOption,
     SeedOption,
     at_least,
+    command_line,
     print_json,
+)
+from pie_fast.cli.config import asked
+from pie_fast.cli.engines import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    TimeoutOption,
+    WorkersOption,
+    chosen_engine,
 )
 from pie_fast.cli.speech import reporter
 
@@ -114,6 +125,7 @@ def register(app: typer.Typer) -> None:
 
 
 def interpret(
+    context: typer.Context,
     run: RunArgument,
     corpus: CorpusOption = None,
     corpus_tokens: CorpusTokensOption = 1_000_000,
@@ -140,6 +152,11 @@ def interpret(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     force: ForceOption = False,
+    engine: EngineOption = EngineName["local"],
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = None,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what the features of a run do, and measure how well that describes them."""
@@ -148,14 +165,15 @@ def interpret(
 
     wanted = InterpretedRun(run)
     if not dry_run:
-        check_absent(wanted.result_file, force=force)
-    asked = {
+        check_absent(wanted.result_file, force=force or resume)
+    of_llm = {
         "--llm-model": llm_model,
         "--base-url": base_url,
         "--price": price,
         "--llm-cache": cache,
         "--rated": n_rated,
         "--dry-run": dry_run or None,
+        "--engine": None if engine is EngineName["local"] else engine.value,
     }
     llm = None
     if explainer is Explainer.openai or fade:
@@ -173,27 +191,32 @@ def interpret(
             n_steered=steered,
         )
     else:
-        _refuse_unused(asked)
+        _refuse_unused(of_llm)
     if labels is not None and explainer is Explainer.openai:
         raise typer.BadParameter("--labels and --explainer openai exclude each other; give one")
     from pie_fast.interpret.circuit import Choices
 
-    told = wanted.interpret(
-        text=Text(tuple(corpus or ()), corpus_tokens, window),
-        choices=Choices(
-            n_contexts=contexts,
-            steered_prompts=0 if dry_run else steered,
-            batch_size=batch_size,
-            seed=seed,
-        ),
-        llm=llm,
-        labels=labels,
-        model=model,
-        clt=clt,
-        behavior=behavior,
-        device=device,
-        reporter=reporter(),
-    )
+    with chosen_engine(engine, address, workers, timeout) as where:
+        told = wanted.interpret(
+            text=Text(tuple(corpus or ()), corpus_tokens, window),
+            choices=Choices(
+                n_contexts=contexts,
+                steered_prompts=0 if dry_run else steered,
+                batch_size=batch_size,
+                seed=seed,
+            ),
+            llm=llm,
+            labels=labels,
+            model=model,
+            clt=clt,
+            behavior=behavior,
+            device=device,
+            command=command_line(),
+            asked=asked(context),
+            resume=resume,
+            reporter=reporter(),
+            engine=where,
+        )
     if as_json:
         print_json(told)
     elif dry_run:

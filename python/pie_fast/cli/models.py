@@ -42,8 +42,17 @@ from pie_fast.cli.common import (
     SeedOption,
     Split,
     at_least,
+    command_line,
     open_noting,
     print_json,
+)
+from pie_fast.cli.engines import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    TimeoutOption,
+    WorkersOption,
+    chosen_engine,
 )
 from pie_fast.cli.graph_figures import (
     GraphBehaviorOption,
@@ -84,12 +93,17 @@ def capture(
     force: ForceOption = False,
     resume: ResumeOption = False,
     ignore_estimate: IgnoreEstimateOption = False,
+    engine: EngineOption = EngineName["local"],
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Capture activations and attributions into a feature dump."""
     from pie_fast.capture import capture as run
     from pie_fast.capture import default_switches, split_prompts
     from pie_fast.cli.planning import ask, check_loadable
+    from pie_fast.crew import crew_of
     from pie_fast.model import Switches
     from pie_fast.outputs import check_absent
     from pie_fast.plan import Plan
@@ -115,7 +129,8 @@ def capture(
     )
     if split is Split.selection:
         ask(loaded, found, plan, out, say, ignore=ignore_estimate, only_capture=True)
-    with say.stage("capture") as advance:
+    where = chosen_engine(engine, address, workers, timeout)
+    with where as opened, crew_of(loaded, opened) as crew, say.stage("capture") as advance:
         dump = run(
             loaded,
             found,
@@ -129,6 +144,7 @@ def capture(
             force=force,
             progress=advance,
             note=say.note,
+            crew=crew,
         )
     summary = {
         "dump": str(out),
@@ -171,6 +187,10 @@ def synergy(
     lazy_encoder: LazyOption = False,
     hooks: HooksOption = None,
     force: ForceOption = False,
+    engine: EngineOption = EngineName["local"],
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the pair synergies of a dump's pool; resumes where it was stopped."""
@@ -179,6 +199,7 @@ def synergy(
 
     opened = open_noting(dump)
     size = check_pool(opened, pool)
+    from pie_fast.crew import crew_of
     from pie_fast.synergy import model_calls
     from pie_fast.synergy_pool import SYNERGY_FILE, measure_dump_synergy
 
@@ -191,7 +212,8 @@ def synergy(
     )
     ignore = opened.manifest.get("ignore_positions")
     loaded = Loading(model, clt, device, dtype, autocast, ignore, lazy_encoder, hooks).load()
-    with say.stage("synergy") as advance:
+    where = chosen_engine(engine, address, workers, timeout)
+    with where as found, crew_of(loaded, found) as crew, say.stage("synergy") as advance:
         matrix = measure_dump_synergy(
             loaded,
             opened,
@@ -202,6 +224,7 @@ def synergy(
             direction=direction.value,
             batch_size=batch_size,
             progress=advance,
+            crew=crew,
         )
     summary = {
         "synergy": str(dump / SYNERGY_FILE),
@@ -277,7 +300,7 @@ def evaluate(
     else:
         figures = _selection_figures(how, judged, features, budget=budget, unit=unit)
     if out is not None:
-        write_json(out, figures)
+        write_json(out, {**figures, "command": command_line()})
     if as_json:
         print_json(figures)
     elif graph is not None:

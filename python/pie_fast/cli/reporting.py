@@ -48,12 +48,25 @@ def report(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN1", help="A run.")],
+    first: Annotated[Path, typer.Argument(metavar="RUN1", help="A run, or a feature dump.")],
     second: Annotated[Path, typer.Argument(metavar="RUN2", help="Another one.")],
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what two runs both keep, how ranks moved, and which is more faithful."""
+    """Say what two runs both keep, how ranks moved, which is more faithful; of dumps, how far
+    their entries are apart."""
+    from pie_fast.cli.comparison_tables import print_comparison, print_dump_comparison
+
+    if (first / "manifest.json").exists():
+        from pie_fast.dump import open_dump
+        from pie_fast.dump_comparing import compare_dumps
+
+        apart = compare_dumps(open_dump(first), open_dump(second))
+        if as_json:
+            print_json(apart.to_dict())
+        else:
+            print_dump_comparison(apart, first, second)
+        return
     from pie_fast.comparing import compare_runs
     from pie_fast.discovered_run import DiscoveredRun
 
@@ -61,6 +74,4 @@ def compare(
     if as_json:
         print_json(found.to_dict())
     else:
-        from pie_fast.cli.comparison_tables import print_comparison
-
         print_comparison(found, first, second)

@@ -15,6 +15,14 @@ from pie_fast.cli.common import (
     open_noting,
     print_json,
 )
+from pie_fast.cli.engines import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    ScratchOption,
+    WorkersOption,
+    scoring_engine,
+)
 from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
@@ -32,7 +40,7 @@ class DumpRankBy(StrEnum):
     count = "count"  # type: ignore[assignment]  # a method of str has this name
 
 
-DumpArgument = Annotated[Path, typer.Argument(help="A feature dump.")]
+DumpArgument = Annotated[str, typer.Argument(help="A feature dump: a folder or a URL.")]
 DumpRankByOption = Annotated[DumpRankBy, typer.Option("--rank-by", help="How features are ranked.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", callback=at_least(1), help="By default one per core.")
@@ -87,22 +95,27 @@ def top(
     ] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="The best of each layer.")] = False,
     threads: ThreadsOption = None,
+    engine: EngineOption = EngineName["local"],
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    scratch: ScratchOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The best features of a dump by one score."""
     from pie_fast.inspection import listed
 
-    opened = open_noting(dump)
-    with reporter().stage("score") as advance:
-        ids, scores = opened.top_k(
-            k,
-            rank_by.value,
-            threads=threads,
-            layers=layer,
-            min_prompts=min_prompts,
-            per_layer=per_layer,
-            progress=advance,
-        )
+    with scoring_engine(engine, address, workers, scratch) as chosen:
+        opened = open_noting(dump, chosen, scratch)
+        with reporter().stage("score") as advance:
+            ids, scores = opened.top_k(
+                k,
+                rank_by.value,
+                threads=threads,
+                layers=layer,
+                min_prompts=min_prompts,
+                per_layer=per_layer,
+                progress=advance,
+            )
     content: dict[str, Any] = {
         "features": listed(ids, scores, opened.n_features),
         "rank_by": rank_by.value,
@@ -118,7 +131,9 @@ def top(
 
 
 def merge(
-    dumps: Annotated[list[Path], typer.Argument(help="Two or more dumps, then the new one.")],
+    dumps: Annotated[
+        list[str], typer.Argument(help="Two or more dumps, then the new one; folders or URLs.")
+    ],
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -170,7 +185,7 @@ def redundancy(
 def print_made(dump: FeatureDump, *, as_json: bool) -> None:
     """Say what dump a command has made."""
     content = {
-        "path": str(dump.path),
+        "path": dump.source,
         "n_layers": dump.n_layers,
         "n_features": dump.n_features,
         "n_prompts": dump.n_prompts,
@@ -179,4 +194,4 @@ def print_made(dump: FeatureDump, *, as_json: bool) -> None:
     if as_json:
         print_json(content)
     else:
-        print(f"{dump.path}: {dump.n_prompts} prompts, {dump.n_active} entries")
+        print(f"{dump.source}: {dump.n_prompts} prompts, {dump.n_active} entries")

@@ -11,7 +11,7 @@ from pie_fast.suggestions import did_you_mean
 
 #: title -> its commands, in the order in which they are met
 SECTIONS = {
-    "find a circuit": ("demo", "discover", "shared", "plan"),
+    "find a circuit": ("demo", "discover", "resume", "shared", "plan"),
     "look at it": ("report", "interpret", "compare", "intervene"),
     "step by step": ("capture", "synergy", "select", "evaluate"),
     "saved activations": ("inspect", "top", "redundancy", "merge"),

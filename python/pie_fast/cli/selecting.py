@@ -17,8 +17,19 @@ from pie_fast.cli.common import (
     RankBy,
     RankByOption,
     SeedOption,
+    check_place,
+    command_line,
     open_noting,
     print_json,
+    write_json_at,
+)
+from pie_fast.cli.engines import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    ScratchOption,
+    WorkersOption,
+    scoring_engine,
 )
 from pie_fast.cli.speech import reporter
 from pie_fast.method_names import DUMP_METHODS
@@ -37,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 
 def select(
-    dump: Annotated[Path, typer.Argument(help="A feature dump.")],
+    dump: Annotated[str, typer.Argument(help="A feature dump: a folder or a URL.")],
     budget: BudgetOption,
     method: MethodOption = Method["fap"],
     synergy: Annotated[
@@ -48,27 +59,32 @@ def select(
     form: FormOption = Form.clipped,
     bonus: BonusOption = Bonus.mean,
     seed: SeedOption = 0,
+    engine: EngineOption = EngineName["local"],
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    scratch: ScratchOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the selection goes.")
+        str | None,
+        typer.Option("--out", "-o", help="Where the selection goes: a file or a URL."),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Select K features from saved activations and attributions."""
-    from pie_fast.outputs import check_absent, write_json
     from pie_fast.selectors import Options, select_features
     from pie_fast.synergy_matrix import SynergyMatrix
 
     if out is not None:
-        check_absent(out, force=force)
-    opened = open_noting(dump)
+        check_place(out, force=force)
     options = Options(method.value, rank_by.value, form.value, bonus.value, seed)
-    file = synergy or dump / "synergy.safetensors"
     needed = options.regime(budget) == "fap-synergy"
     if synergy is not None and not needed:
         reporter().note(f"--synergy is not read: {method.value} of {budget} needs no synergies")
-    matrix = SynergyMatrix.load(file) if needed and (synergy or file.exists()) else None
-    chosen = select_features(opened, budget, options, matrix)
+    with scoring_engine(engine, address, workers, scratch) as scorer:
+        opened = open_noting(dump, scorer, scratch)
+        file = synergy or opened.path / "synergy.safetensors"
+        matrix = SynergyMatrix.load(file) if needed and (synergy or file.exists()) else None
+        chosen = select_features(opened, budget, options, matrix)
     content: dict[str, Any] = {
         "features": chosen.listed(),
         "selector": chosen.selector,
@@ -80,7 +96,7 @@ def select(
         "baseline": opened.manifest.get("baseline"),
     }
     if out is not None:
-        write_json(out, content)
+        write_json_at(out, {**content, "command": command_line()})
     if as_json:
         print_json(content)
     else:

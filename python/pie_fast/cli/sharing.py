@@ -27,6 +27,7 @@ from pie_fast.cli.common import (
     PromptsOption,
     SeedOption,
     at_least,
+    command_line,
     print_json,
 )
 from pie_fast.cli.speech import reporter
@@ -109,6 +110,7 @@ def shared(
         seed=seed,
         out=out,
         force=force,
+        command=command_line(),
         reporter=reporter(),
     )
     if as_json:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pie_fast.forecast import Forecast
 
 
-def print_selection(content: Mapping[str, Any], out: Path | None) -> None:
+def print_selection(content: Mapping[str, Any], out: str | None) -> None:
     """The features of a selection, in order."""
     table = Table(title=f"{len(content['features'])} features by {content['selector']}")
     for name in ("rank", "feature", "score"):

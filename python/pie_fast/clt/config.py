@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import reprlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pie_fast.errors import CheckpointError
+from pie_fast.untrusted import load_json, shown
 
 _VALUES = (ValueError, KeyError, IndexError, AttributeError, TypeError)
+
+
+#: bytes of a configuration, and how deep its brackets go: the YAML reader takes a second for a
+#: megabyte, and for each bracket looks at all that are open
+_MOST_BYTES, _DEEPEST = 1 << 20, 64
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, and no merging of mappings (`<<`): merged again and again, a few lines take
+    hours before anything can look at them."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= _DEEPEST:
+            raise yaml.scanner.ScannerError(
+                problem=f"nested deeper than {_DEEPEST} brackets", problem_mark=self.get_mark()
+            )
+        super().fetch_flow_collection_start(TokenClass)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    problem="merging of mappings (<<) is not read", problem_mark=key.start_mark
+                )
+        super().flatten_mapping(node)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -21,7 +45,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         CheckpointError: It is not valid YAML, or no mapping.
     """
     try:
-        return _mapping(path, yaml.safe_load(path.read_text(encoding="utf-8")))
+        # A safe loader: plain values, nothing is constructed by name.
+        return _mapping(path, yaml.load(_content(path).decode(), _Loader))
     except CheckpointError:
         raise
     # Values that look like dates or numbers and are none: each of its constructors raises its own.
@@ -36,21 +61,21 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: It is not valid JSON, or no object.
     """
     try:
-        return _mapping(path, json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, OSError, RecursionError) as error:
+        return _mapping(path, load_json(_content(path), finite=False))
+    except (ValueError, OSError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: not valid JSON: {error}") from error
 
 
 def whole_number(path: Path, config: dict[str, Any], key: str) -> int:
-    """A number of at least 1 of a configuration.
+    """A number of at least 1 of a configuration, and below 2^53 as sizes are.
 
     Raises:
         CheckpointError: It is missing or something else.
     """
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 53:
         raise CheckpointError(
             f"{path}: {key} is {shown(value)}, must be a whole number of at least 1"
         )
@@ -65,7 +90,7 @@ def yes_or_no(path: Path, config: dict[str, Any], key: str) -> bool:
     """
     value = config.get(key)
     if not isinstance(value, bool):
-        raise CheckpointError(f"{path}: {key} is {value!r}, must be true or false")
+        raise CheckpointError(f"{path}: {key} is {shown(value)}, must be true or false")
     return value
 
 
@@ -80,7 +105,7 @@ def within(path: Path, config: dict[str, Any], *keys: str) -> dict[str, Any]:
         found = found.get(key)
         if not isinstance(found, dict):
             raise CheckpointError(
-                f"{path}: {'.'.join(keys[:depth])} is {found!r}, must be a mapping"
+                f"{path}: {'.'.join(keys[:depth])} is {shown(found)}, must be a mapping"
             )
     return dict(found)
 
@@ -113,11 +138,11 @@ def hooks_of(path: Path, config: dict[str, Any]) -> tuple[str, str]:
     return hooks[0], hooks[1]
 
 
-def shown(value: object) -> str:
-    """A value of a configuration, short: aliases make enormous values of small files."""
-    short = reprlib.Repr()
-    short.maxlevel = 2
-    return short.repr(value)
+def _content(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise CheckpointError(f"{path}: takes {size} bytes, must be at most {_MOST_BYTES}")
+    return path.read_bytes()
 
 
 def _mapping(path: Path, config: Any) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from pie_fast.clt.encoder import Weight
 from pie_fast.clt.files import Checkpoint, identity_of
 from pie_fast.clt.rows import Rows
 from pie_fast.errors import CheckpointError
+from pie_fast.untrusted import shown
 
 WEIGHTS = "checkpoint.safetensors"
 
@@ -203,7 +204,7 @@ class _Folder:
         if kind is not None and kind.startswith("Samplewise"):
             why = ": it scales each position by its own values, which no weights can hold"
         raise CheckpointError(
-            f"{self.path}: {'.'.join(keys)}.class_path is {found!r}, must be one of "
+            f"{self.path}: {'.'.join(keys)}.class_path is {shown(found)}, must be one of "
             f"{', '.join(known)}{why}"
         )
 

@@ -68,7 +68,7 @@ def _parts_of_uri(uri: str) -> tuple[str, str, str]:
     except ValueError as error:
         raise CheckpointError(f"{uri}: must be hf://org/repo[/path][?revision=...]") from error
     repo, _, inside = parsed.path.lstrip("/").partition("/")
-    if not parsed.netloc or not repo:
+    if not parsed.netloc or not repo or ".." in inside.split("/"):
         raise CheckpointError(f"{uri}: must be hf://org/repo[/path][?revision=...]")
     revision = parse_qs(parsed.query).get("revision", [""])[0]
     return f"{parsed.netloc}/{repo}", inside.rstrip("/"), revision

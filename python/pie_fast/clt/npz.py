@@ -42,6 +42,11 @@ _BROKEN = (
     tokenize.TokenError,
     struct.error,
 )
+
+#: compressed arrays above so many bytes may not be more than so many times what they take on disk;
+#: weights do not compress to half, and a few kilobytes of zeros could fill the memory
+_FREE_BYTES, _MOST_TIMES = 1 << 26, 100
+
 _RAW = {np.dtype("<f4"): "F32", np.dtype("<f2"): "F16"}
 
 
@@ -125,6 +130,12 @@ class Archive(Checkpoint):
         if promised != member.file_size:
             raise CheckpointError(
                 f"{self.path}: {member.filename} promises {promised} bytes, has {member.file_size}"
+            )
+        taken = max(member.compress_size, 1)
+        if promised > _FREE_BYTES and promised > _MOST_TIMES * taken:
+            raise CheckpointError(
+                f"{self.path}: {member.filename} would grow from {taken} to {promised} bytes, more "
+                f"than {_MOST_TIMES} times"
             )
         return array
 

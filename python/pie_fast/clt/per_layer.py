@@ -27,7 +27,7 @@ import torch
 from pie_fast.clt import circuit_tracer
 from pie_fast.clt.activation import Activation, JumpReLU, ReLU, TopK
 from pie_fast.clt.assembling import Layer, assemble
-from pie_fast.clt.config import check_kind, hooks_of, read_yaml, shown, whole_number
+from pie_fast.clt.config import check_kind, hooks_of, read_yaml, whole_number
 from pie_fast.clt.contract import Clt
 from pie_fast.clt.decoder import Slab
 from pie_fast.clt.encoder import Weight
@@ -35,6 +35,7 @@ from pie_fast.clt.files import Checkpoint, check_thresholds_known, identity_of
 from pie_fast.clt.hub import hub_file
 from pie_fast.clt.npz import Archive
 from pie_fast.errors import CheckpointError
+from pie_fast.untrusted import shown
 
 #: `model_kind` of config.yaml
 KIND = "transcoder_set"
@@ -90,6 +91,10 @@ def listed_files(path: Path, config: dict[str, Any]) -> list[Path]:
         raise CheckpointError(f"{path}: transcoders is {shown(listed)}, must be a list of files")
     found = [hub_file(one) if one.startswith("hf://") else path.parent / one for one in listed]
     for one, file in zip(listed, found, strict=True):
+        if not one.startswith("hf://") and (Path(one).is_absolute() or ".." in Path(one).parts):
+            raise CheckpointError(
+                f"{path}: transcoders names {shown(one)}, which is not in the folder"
+            )
         if not _is_file(file):
             raise CheckpointError(f"{path}: transcoders names {shown(one)}, which is not there")
     return found

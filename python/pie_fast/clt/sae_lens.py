@@ -30,6 +30,7 @@ from pie_fast.clt.decoder import Slab
 from pie_fast.clt.encoder import Weight
 from pie_fast.clt.files import Checkpoint, identity_of
 from pie_fast.errors import CheckpointError
+from pie_fast.untrusted import shown
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
@@ -184,7 +185,7 @@ def _architecture(path: Path, config: dict[str, Any]) -> tuple[bool, bool]:
     found = config.get("architecture")
     if not isinstance(found, str) or found not in ARCHITECTURES:
         raise CheckpointError(
-            f"{path}: architecture is {found!r}, must be one of {', '.join(ARCHITECTURES)}"
+            f"{path}: architecture is {shown(found)}, must be one of {', '.join(ARCHITECTURES)}"
         )
     return ARCHITECTURES[found]
 
@@ -193,7 +194,7 @@ def _check_exact(path: Path, known: dict[str, Any]) -> None:
     for key, exact in _EXACT.items():
         if key in known and not any(known[key] is x or known[key] == x for x in exact):
             raise CheckpointError(
-                f"{path}: {key} is {known[key]!r}, which cannot be read exactly; must be "
+                f"{path}: {key} is {shown(known[key])}, which cannot be read exactly; must be "
                 f"{' or '.join(repr(x) for x in exact)}"
             )
     processing = known.get("model_from_pretrained_kwargs")
@@ -202,7 +203,7 @@ def _check_exact(path: Path, known: dict[str, Any]) -> None:
     for key in _PROCESSING:
         if processing.get(key, False) is not False:
             raise CheckpointError(
-                f"{path}: model_from_pretrained_kwargs.{key} is {processing[key]!r}: the "
+                f"{path}: model_from_pretrained_kwargs.{key} is {shown(processing[key])}: the "
                 "transcoder was trained on a processed model; must be false"
             )
 
@@ -215,7 +216,7 @@ def _hooks(path: Path, known: dict[str, Any]) -> tuple[int, tuple[str, str]]:
     write_layer, write_hook = _hook(path, "hook_name_out", write, written)
     if read_layer != write_layer:
         raise CheckpointError(
-            f"{path}: hook_name_out is {write!r}, must be of layer {read_layer} as hook_name "
+            f"{path}: hook_name_out is {shown(write)}, must be of layer {read_layer} as hook_name "
             f"{read!r}"
         )
     return read_layer, (read_hook, write_hook)
@@ -225,9 +226,9 @@ def _hook(path: Path, key: str, name: object, layer: object) -> tuple[int, str]:
     match = re.fullmatch(r"blocks\.(\d{1,4})\.(.+)", name) if isinstance(name, str) else None
     if match is None:
         raise CheckpointError(
-            f"{path}: {key} is {name!r}, must be a hook point such as 'blocks.0.hook_mlp_out'"
+            f"{path}: {key} is {shown(name)}, must be a hook point such as 'blocks.0.hook_mlp_out'"
         )
     if layer is not None and layer != int(match[1]):
         where = key.replace("name", "layer")
-        raise CheckpointError(f"{path}: {where} is {layer!r}, but {key} is {name!r}")
+        raise CheckpointError(f"{path}: {where} is {shown(layer)}, but {key} is {shown(name)}")
     return int(match[1]), match[2]

@@ -6,7 +6,6 @@ per-layer transcoders (`model_kind: transcoder_set`).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from pie_fast.clt.activation import Activation, JumpReLU, TopK
 from pie_fast.clt.contract import Clt
 from pie_fast.errors import CheckpointError, OutputExistsError, PieFastError
 from pie_fast.storage import Pieces, replacing, swap_in, to_bf16, write_json, write_pieces
+from pie_fast.untrusted import load_json
 
 #: what tells which transcoder a stopped conversion was of
 _MARK = "converting.json"
@@ -116,7 +116,7 @@ def _begin(folder: Path, what: dict[str, str]) -> Path:
 
 def _same_work(mark: Path, what: dict[str, str]) -> bool:
     try:
-        return bool(json.loads(mark.read_text(encoding="utf-8")) == what)
+        return bool(load_json(mark.read_bytes()) == what)
     except (OSError, ValueError):
         return False
 

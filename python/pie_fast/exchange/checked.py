@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from pie_fast.errors import DumpError
+from pie_fast.untrusted import load_json, shown
 
 #: bytes of a file's text; beyond it a small gzipped file could fill the memory
 LARGEST = 1 << 30
 
 #: a feature's layer or index, a token id or a position is below this
 LARGEST_INT = 2**53
-
-_SHOWN = 60
 
 
 class Record(NamedTuple):
@@ -122,12 +121,6 @@ def is_number(value: object) -> TypeGuard[float]:
     return is_integer(value) and abs(value) < 2**1000
 
 
-def shown(value: object) -> str:
-    """A value for an error, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
 def read_text(path: str | Path) -> str:
     """The text of a file, gzipped or not, by its first bytes.
 
@@ -159,19 +152,12 @@ def parse_json(where: str, text: str) -> Any:
         DumpError: Naming `where` and the place.
     """
 
-    def refuse(constant: str) -> NoReturn:
-        raise DumpError(f"{where}: {constant} is not JSON; numbers must be finite")
-
     try:
-        return json.loads(text, parse_constant=refuse)
-    except DumpError:
-        raise
+        return load_json(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise DumpError(f"{where}: not JSON: {error.msg} at {place}") from error
-    except RecursionError as error:
-        raise DumpError(f"{where}: nested too deeply to be read") from error
-    except ValueError as error:  # an integer of thousands of digits
+    except ValueError as error:
         raise DumpError(f"{where}: not JSON that can be read: {error}") from error
 
 

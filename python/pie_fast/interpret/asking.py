@@ -100,7 +100,7 @@ class Asking:
             )
         active = [c for c in contexts if c.kind != "silent"]
         silent = [c for c in contexts if c.kind == "silent"]
-        return LlmScorer(self.chat).score(one, active, silent)
+        return LlmScorer(self.chat, seed=self.circuit.choices.seed).score(one, active, silent)
 
     def _fade(self, one: Interpretation) -> Fade | None:
         """None where nothing describes the feature."""
@@ -110,7 +110,11 @@ class Asking:
         k = self.circuit.place_of(one.feature)
         natural = self.circuit.collected.peaks(k)
         rater = LlmRater(self.chat, about=about)
-        settings = Settings(n_rated=self.choices.n_rated, n_written=self.choices.n_written)
+        settings = Settings(
+            n_rated=self.choices.n_rated,
+            n_written=self.choices.n_written,
+            seed=self.circuit.choices.seed,
+        )
         rated = fade(
             description,
             natural,

@@ -12,10 +12,11 @@ never dropped: the feature keeps the rule's label, the measure says why it has n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pie_fast.behaviors import Prompt
+from pie_fast.engine import Engine, LocalEngine
 from pie_fast.interpret.circuit import CircuitInterpretation
 from pie_fast.interpret.llm_choices import LlmChoices
 from pie_fast.model import Replacer
@@ -30,6 +31,7 @@ def with_llm(
     prompts: Sequence[Prompt],
     choices: LlmChoices,
     reporter: Reporter,
+    engine: Engine | None = None,
 ) -> tuple[CircuitInterpretation, dict[str, Any]]:
     """Ask a language model about a circuit.
 
@@ -39,6 +41,8 @@ def with_llm(
         prompts: That are continued under steering.
         choices: What is asked.
         reporter: Shows and times the stages.
+        engine: Whose workers ask for labels, scores and the story; FADE, which steers the model
+            between its questions, is asked for here. None, or the local one: all of it here.
 
     Returns:
         The circuit with labels and measures of the language model, and what asking took.
@@ -47,6 +51,7 @@ def with_llm(
         UnusableError: The endpoint answers nothing.
     """
     from pie_fast.interpret.asking import Asking  # the extra starts here
+    from pie_fast.llm.spread import ask_by_workers
 
     with choices.chat(reporter, dry_run=True) as planned:
         Asking(model, circuit, prompts, choices, planned, Reporter()).run()
@@ -55,6 +60,16 @@ def with_llm(
     if choices.dry_run:
         return circuit, {"model": choices.model, "dry_run": True, **asdict(planned.budget)}
     with choices.chat(reporter, dry_run=False) as chat:
+        if engine is not None and not isinstance(engine, LocalEngine):
+            before = replace(choices, fade=False)
+            with reporter.stage("ask"):
+                ask_by_workers(
+                    lambda some: Asking(model, circuit, prompts, before, some, Reporter()).run(),
+                    chat,
+                    engine,
+                    cache=choices.cache,
+                    **choices.options(),
+                )
         asking = Asking(model, circuit, prompts, choices, chat, reporter)
         told = asking.run()
     reporter.note(f"{choices.model}: {chat.spent.told(chat.price)}")

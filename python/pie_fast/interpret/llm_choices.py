@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pie_fast.progress import Reporter
 
@@ -54,18 +55,21 @@ class LlmChoices:
         Raises:
             PieFastError: As `check`.
         """
-        from pie_fast.llm import Chat, Price  # an extra: rules do without it
+        from pie_fast.llm import Chat  # an extra: rules do without it
 
-        return Chat(
-            self.model,
-            cache=self.cache,
-            base_url=self.base_url,
-            key_variable=self.key_variable,
-            concurrency=self.concurrency,
-            price=None if self.price is None else Price(*self.price),
-            dry_run=dry_run,
-            note=reporter.note,
-        )
+        return Chat(cache=self.cache, dry_run=dry_run, note=reporter.note, **self.options())
+
+    def options(self) -> dict[str, Any]:
+        """Of a `pie_fast.llm.Chat`, wherever it is made; the key is not among them."""
+        from pie_fast.llm import Price
+
+        return {
+            "model": self.model,
+            "base_url": self.base_url or os.environ.get("OPENAI_BASE_URL"),
+            "key_variable": self.key_variable,
+            "concurrency": self.concurrency,
+            "price": None if self.price is None else Price(*self.price),
+        }
 
     def check(self) -> None:
         """Refuse before any work what no request could be sent with; sends nothing.

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pie_fast.errors import PieFastError
 from pie_fast.llm.answers import A, InvalidAnswerError, parse
-from pie_fast.llm.cache import AnswerCache
+from pie_fast.llm.cache import Answer, AnswerCache, Answers
 from pie_fast.llm.endpoint import Endpoint, RefusedError
 from pie_fast.llm.gate import Gate
 from pie_fast.llm.ledger import Failure, Ledger
@@ -31,8 +31,8 @@ class Chat:
 
     Args:
         model: Its name at the endpoint.
-        cache: Folder of the answers. The address is no part of an answer's name: the same model
-            elsewhere is the same model.
+        cache: Folder of the answers, or another place for them. The address is no part of an
+            answer's name: the same model elsewhere is the same model.
         base_url: As ``http://127.0.0.1:8000/v1``; by default ``OPENAI_BASE_URL``, or OpenAI.
         key_variable: The environment variable that holds the key; it is read nowhere else.
         sampling: How answers are drawn.
@@ -52,7 +52,7 @@ class Chat:
         self,
         model: str,
         *,
-        cache: str | Path,
+        cache: str | Path | Answers,
         base_url: str | None = None,
         key_variable: str = "OPENAI_API_KEY",
         sampling: Sampling | None = None,
@@ -68,7 +68,10 @@ class Chat:
             raise PieFastError(f"concurrency is {concurrency}, must be at least 1")
         self.model, self.price, self.dry_run = model, price, dry_run
         self._sampling, self._retries = sampling or Sampling(), retries or Retries()
-        self._cache, self._concurrency = AnswerCache(Path(cache), note), concurrency
+        self._concurrency = concurrency
+        self._cache: Answers = (
+            AnswerCache(Path(cache), note) if isinstance(cache, str | Path) else cache
+        )
         self._ledger, self._gate = Ledger(count_tokens), None
         if not dry_run:
             endpoint = Endpoint(model, base_url, key_variable, timeout, self._retries)
@@ -111,6 +114,18 @@ class Chat:
     def report(self, failure: Failure) -> None:
         """Record that a question was answered and something is missing nevertheless."""
         self._ledger.record([failure])
+
+    def take(self, told: Iterable[Answer], spent: Spent) -> None:
+        """Store what another chat was told, and count what that took.
+
+        Whoever asked it to will ask here next: only then does a question count as failed, and to
+        find the answer in the cache is not to have spared a request.
+        """
+        n_told = 0
+        for answer in told:
+            self._cache.write(*answer)
+            n_told += 1
+        self._ledger.add(replace(spent, failed=0, reused=spent.reused - n_told))
 
     def expect(self, requests: Iterable[Request[A]]) -> None:
         """Add to ``budget`` what will be asked in words that are not known yet."""

@@ -51,12 +51,16 @@ class Price:
 
 
 class _Sum:
-    """Dataclasses that add field by field."""
+    """Dataclasses that add and subtract field by field."""
 
     __slots__ = ()
 
     def __add__(self, other: Self) -> Self:
         mine = (getattr(self, f.name) + getattr(other, f.name) for f in fields(self))  # type: ignore[arg-type]
+        return type(self)(*mine)
+
+    def __sub__(self, other: Self) -> Self:
+        mine = (getattr(self, f.name) - getattr(other, f.name) for f in fields(self))  # type: ignore[arg-type]
         return type(self)(*mine)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -59,6 +59,19 @@ class Selections:
     def again(self, k: int, weights: ArrayLike) -> Ranked:
         """The k features on reweighted prompts."""
         return self.selector.select(self.ground.reweighted(weights), k, **self.options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was chosen so far, and what it cost, as plain values."""
+        orders = {str(k): order.to_dict() for k, order in self._orders.items()}
+        return {"orders": orders, "spent": asdict(self.spent)}
+
+    def know(self, saved: dict[str, Any]) -> None:
+        """What `to_dict` gave, in an earlier process say, takes the place of what is known."""
+        self.spent = Cost(**saved["spent"])
+        self._orders = {
+            int(k): Ranked.from_dict(order, self.ground.slots)
+            for k, order in saved["orders"].items()
+        }
 
     def _known(self, k: int) -> Ranked | None:
         if k in self._orders:

@@ -3,6 +3,7 @@
 from pie_fast.model.batch import Batch, batches, make_batch
 from pie_fast.model.host import Host
 from pie_fast.model.loading import load_host, resolve_device
+from pie_fast.model.means import MeanOf, MeanPart, Means
 from pie_fast.model.memory import is_out_of_memory, release_memory
 from pie_fast.model.pool import Pool
 from pie_fast.model.replacement import Replacer
@@ -14,6 +15,9 @@ from pie_fast.model.sweep import sweep
 __all__ = [
     "Batch",
     "Host",
+    "MeanOf",
+    "MeanPart",
+    "Means",
     "Pool",
     "Prefix",
     "Replacer",

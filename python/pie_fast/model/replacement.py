@@ -30,8 +30,9 @@ from pie_fast.errors import BehaviorError, CheckpointError, PieFastError
 from pie_fast.gradients import RULES, check_gradient
 from pie_fast.model.assembly import Assembly
 from pie_fast.model.backward import backward_hooks, straight_through
-from pie_fast.model.batch import Batch, batches, make_batch
+from pie_fast.model.batch import Batch, batches
 from pie_fast.model.host import Hook, Host
+from pie_fast.model.means import MeanOf, MeanPart, Means, MeanSums
 from pie_fast.model.pool import Pool
 from pie_fast.model.settings import Switches
 from pie_fast.model.sites import resolve_sites
@@ -56,7 +57,7 @@ class Replacer:
         self.clt = clt.for_layers(host.n_layers) if clt.partial else clt
         self.ignore_positions = check_ignored(ignore_positions)
         self.spent = Cost()
-        self._means: dict[tuple[tuple[int, ...], ...], tuple[Columns, ...]] = {}
+        self._means: dict[tuple[tuple[int, ...], ...], Means] = {}
         _check_fit(host, self.clt)
         self.read_hook, self.write_hook = resolve_sites(
             clt.read_hook, clt.write_hook, host.block_points, model=host.name, clt=clt.name
@@ -81,13 +82,13 @@ class Replacer:
         starts = batch.tokens[:, :1] == (-1 if self.host.bos is None else self.host.bos)
         return starts & (at == 0)
 
-    def prepare(self, batch: Batch, switches: Switches, mean_of: Sequence[Prompt] = ()) -> Setup:
+    def prepare(self, batch: Batch, switches: Switches, mean_of: MeanOf = ()) -> Setup:
         """Run the model itself once (twice with counterfactuals) and keep what replacement needs.
 
         Args:
             batch: Prompts.
             switches: Of the runs to come.
-            mean_of: The prompts over which `baseline="mean"` averages.
+            mean_of: The prompts over which `baseline="mean"` averages, or their means.
 
         Raises:
             BehaviorError: `baseline="counterfactual"` and a prompt has none.
@@ -120,7 +121,7 @@ class Replacer:
         self,
         prompts: Sequence[Prompt],
         switches: Switches,
-        mean_of: Sequence[Prompt] = (),
+        mean_of: MeanOf = (),
         *,
         batch_size: int = 32,
     ) -> list[tuple[int, Setup]]:
@@ -234,39 +235,39 @@ class Replacer:
             self.host.run(batch.tokens, at, hooks, skip_mlps=[last], stop=last + 1)
         return found
 
-    def mean_activations(
-        self, prompts: Sequence[Prompt], batch_size: int = 32
-    ) -> tuple[Columns, ...]:
-        """Mean of every feature over all positions of `prompts` that have features: `[1, 1, n]`."""
-        key = tuple(p.tokens for p in prompts)
-        if key not in self._means:
-            self._means[key] = self._measure_means(prompts, batch_size)
-        return self._means[key]
+    def mean_activations(self, prompts: Sequence[Prompt], batch_size: int = 32) -> Means:
+        """Mean of every feature over all positions of `prompts` that have features."""
+        if not self.knows_means(prompts):
+            sums = self.mean_sums()
+            for _, batch in batches(prompts, batch_size, self.device):
+                sums.add(self.mean_part(batch))
+            self.keep_means(prompts, sums)
+        return self._means[_tokens(prompts)]
 
-    def _measure_means(self, prompts: Sequence[Prompt], batch_size: int) -> tuple[Columns, ...]:
-        sums = torch.zeros(self.clt.n_layers, self.clt.n_features, dtype=torch.float64)
-        count = 0
-        for first in range(0, len(prompts), batch_size):
-            batch = make_batch(prompts[first : first + batch_size], self.device, first)
-            with torch.no_grad():
-                reads, *_ = self._observe(batch.tokens, batch)
-                counted = batch.real & ~self.ignored(batch)
-                count += int(counted.sum())
-                for layer, columns in enumerate(self._encode(reads)):
-                    sums[layer, columns.ids.cpu()] += columns.values[counted].cpu().double().sum(0)
-        means = (sums / max(count, 1)).to(self.device, self.clt.b_dec.dtype)
-        found = [row.nonzero().squeeze(-1) for row in means]
-        return tuple(
-            Columns(ids, row[ids][None, None]) for ids, row in zip(found, means, strict=True)
-        )
+    def mean_sums(self) -> MeanSums:
+        """Nothing added up yet."""
+        return MeanSums(self.clt.n_layers, self.clt.n_features)
 
-    def _baseline(
-        self, batch: Batch, switches: Switches, mean_of: Sequence[Prompt]
-    ) -> tuple[Columns, ...]:
+    def mean_part(self, batch: Batch) -> MeanPart:
+        """What a batch adds to the means."""
+        with torch.no_grad():
+            reads, *_ = self._observe(batch.tokens, batch)
+            return MeanPart.of(self._encode(reads), batch.real & ~self.ignored(batch))
+
+    def keep_means(self, prompts: Sequence[Prompt], sums: MeanSums) -> Means:
+        """The means of `prompts`, whose batches are all in `sums`; remembered."""
+        return self._means.setdefault(_tokens(prompts), sums.means(self.clt.b_dec))
+
+    def knows_means(self, prompts: Sequence[Prompt]) -> bool:
+        """Whether `mean_activations` of these prompts runs nothing."""
+        return _tokens(prompts) in self._means
+
+    def _baseline(self, batch: Batch, switches: Switches, mean_of: MeanOf) -> tuple[Columns, ...]:
         if switches.baseline == "mean":
             if not mean_of:
                 raise PieFastError("baseline 'mean' needs the prompts to average over")
-            return self.mean_activations(mean_of)
+            means = mean_of if isinstance(mean_of, Means) else self.mean_activations(mean_of)
+            return means.on(self.device)
         if switches.baseline == "counterfactual":
             if batch.counterfactual is None:
                 raise BehaviorError(
@@ -333,6 +334,10 @@ class Replacer:
             name = f"blocks.{layer}.attn.hook_pattern"
             hooks.append((name, _constant(_per_set(patterns, n_sets))))
         return hooks
+
+
+def _tokens(prompts: Sequence[Prompt]) -> tuple[tuple[int, ...], ...]:
+    return tuple(p.tokens for p in prompts)
 
 
 def _per_set(x: Tensor, n_sets: int) -> Tensor:

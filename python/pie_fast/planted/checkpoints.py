@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from pie_fast.planted.layout import ANSWER, BOS, N_CTX, N_LAYERS, Feature, Floats, Readout, Room
+from pie_fast.storage import write_json, write_safetensors, write_text
 
 
 def weights(
@@ -51,8 +50,8 @@ def write_model(
     found["lm_head.weight"][ANSWER] = room.read("answer")
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(len(embedding), len(encoders[0]), room)
-    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "config.json", config)
+    write_safetensors(folder / "model.safetensors", found, metadata={"format": "pt"})
 
 
 def _config(vocab_size: int, width: int, room: Room) -> dict[str, object]:
@@ -113,10 +112,10 @@ def write_clt(folder: Path, encoders: list[Floats], decoders: list[Floats]) -> N
         }
         rows = np.zeros((width, N_LAYERS - layer, d_model), np.float32)
         rows[:, 0] = decoder
-        save_file(tensors, folder / f"W_enc_{layer}.safetensors")
-        save_file({f"W_dec_{layer}": rows}, folder / f"W_dec_{layer}.safetensors")
-    (folder / "config.yaml").write_text(
+        write_safetensors(folder / f"W_enc_{layer}.safetensors", tensors)
+        write_safetensors(folder / f"W_dec_{layer}.safetensors", {f"W_dec_{layer}": rows})
+    write_text(
+        folder / "config.yaml",
         "model_name: planted\nmodel_kind: cross_layer_transcoder\n"
         "feature_input_hook: mlp.hook_in\nfeature_output_hook: hook_mlp_out\n",
-        encoding="utf-8",
     )

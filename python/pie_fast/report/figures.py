@@ -19,6 +19,7 @@ from pie_fast.report.heat import Heat, limit
 from pie_fast.report.kept import Kept
 from pie_fast.report.layout import lay_out
 from pie_fast.report.run import Run
+from pie_fast.storage import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,8 @@ def write_figures(
         figures["synergy"] = _squares(Figure, heat)
     paths = {name: folder / f"{name}.png" for name in figures}
     for name, figure in figures.items():
-        figure.savefig(paths[name], dpi=_DPI)
+        with replacing(paths[name]) as file:
+            figure.savefig(file, format="png", dpi=_DPI)
     return paths
 
 

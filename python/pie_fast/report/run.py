@@ -8,7 +8,6 @@ RUN/dump/synergy.safetensors           how pairs of features work together
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ import numpy as np
 
 from pie_fast.dump import FeatureDump, open_dump
 from pie_fast.errors import PieFastError
+from pie_fast.journal import spent_by
 from pie_fast.outputs import RESULT
 from pie_fast.seals import unsealed
 from pie_fast.synergy_matrix import SynergyMatrix
+from pie_fast.untrusted import load_json, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def read_run(folder: Path) -> Run:
         OSError: `result.json` cannot be read.
     """
     try:
-        result = _read_json(folder / RESULT)
+        result = spent_by(folder, "discover") | _read_json(folder / RESULT)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PieFastError(f"{folder} is not a run: it has no {RESULT}") from error
     for name, kind in (("features", list), ("settings", dict), ("evaluation", dict)):
@@ -105,11 +106,10 @@ def read_run(folder: Path) -> Run:
                 "as `discover` writes it"
             )
     more = folder / INTERPRETATION
-    told = _read_json(more) if more.exists() else {}
+    told = _told(more) if more.exists() else {}
     interpretations = {
-        str(one["feature"]): one
-        for source in (result, told)
-        for one in source.get("interpretations") or ()
+        **_interpretations(folder / RESULT, result),
+        **_interpretations(more, told),
     }
     has_dump = (folder / "dump" / "manifest.json").exists()
     synergy = folder / "dump" / "synergy.safetensors"
@@ -124,6 +124,25 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def _told(path: Path) -> dict[str, Any]:
+    """What `interpret` wrote, with what it took.
+
+    Raises:
+        PieFastError: It is not what `interpret` writes.
+    """
+    told = _read_json(path)
+    found = told.get("interpretations")
+    if not isinstance(found, list):
+        raise PieFastError(
+            f"{path}: interpretations is {shown(found)}, must be a list; "
+            "pie-fast interpret --force writes it anew"
+        )
+    spent = spent_by(path.parent, "interpret")
+    if told.get("llm") is not None:
+        told["llm"] = {**spent.get("llm", {}), **told["llm"]}
+    return spent | told
+
+
 def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings for a page that is mailed: of a folder its name, not where it is on this machine."""
     places = settings.get("places") or {}
@@ -136,12 +155,9 @@ def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"it holds {constant}, numbers must be finite")
-
     try:
         data = path.read_bytes()
-        value = json.loads(data, parse_constant=refuse)
+        value = load_json(data)
     except ValueError as error:
         raise PieFastError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -149,11 +165,25 @@ def _read_json(path: Path) -> dict[str, Any]:
     return unsealed(path, data, value)
 
 
+def _interpretations(path: Path, content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """By feature as text."""
+    found = content.get("interpretations") or []
+    if not isinstance(found, list):
+        raise PieFastError(f"{path}: interpretations is {shown(found)}, must be a list")
+    for number, one in enumerate(found):
+        if not isinstance(one, dict) or not isinstance(one.get("feature"), str):
+            raise PieFastError(f"{path}: interpretations[{number}]: no field 'feature' with text")
+    return {one["feature"]: one for one in found}
+
+
 def _edges(path: Path, given: Mapping[str, Any]) -> Edges:
-    features = tuple(map(str, given["features"]))
-    n = len(features)
-    effects = np.asarray(given["effects"], dtype=np.float64)
-    to_metric = np.asarray(given.get("to_metric") or np.zeros(n), dtype=np.float64)
+    try:
+        features = tuple(map(str, given["features"]))
+        n = len(features)
+        effects = np.asarray(given["effects"], dtype=np.float64)
+        to_metric = np.asarray(given.get("to_metric") or np.zeros(n), dtype=np.float64)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise PieFastError(f"{path}: edges: not as `interpret` writes them: {error!r}") from error
     if effects.shape != (n, n) or to_metric.shape != (n,):
         raise PieFastError(
             f"{path}: edges: effects is {list(effects.shape)} and to_metric "

@@ -22,7 +22,7 @@ fn noise(n: usize, seed: u64) -> impl Iterator<Item = f64> {
 
 fn dense(m: usize) -> (Vec<f64>, Vec<f32>) {
     let packed: Vec<f32> = noise(n_pairs(m), 1).map(|x| x as f32).collect();
-    (noise(m, 2).collect(), unpack(&packed, m).unwrap_or_default())
+    (noise(m, 2).collect(), unpack(&packed, m, &Cancel::new()).unwrap_or_default())
 }
 
 /// The strongest 50 of each row of 2,000: a sparse matrix as it comes from a dense one.

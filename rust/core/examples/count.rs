@@ -1,6 +1,7 @@
 //! One piece of work, done so many times: what `benches/instructions.py` counts instructions of.
 //!
-//! `count greedy-dense|greedy-sparse|top-k|strongest|score|score-signed TIMES`
+//! `count NAME TIMES`, with `PIE_FAST_KERNELS` for other kernels than the processor's best; prints
+//! which ran. The names are those of `main`.
 
 #![allow(clippy::unwrap_used)] // in `common`, which writes the dump
 
@@ -8,11 +9,15 @@
 mod common;
 
 use common::{Entry, Store, write_dump};
+use pie_fast_core::contexts::{Batch, Collector, Limits as Kept};
+use pie_fast_core::cpu::choose;
+use pie_fast_core::decoder::Decoder;
 use pie_fast_core::dump::Dump;
+use pie_fast_core::redundancy::redundancy;
 use pie_fast_core::score::{RankBy, score};
 use pie_fast_core::select::dense::Dense;
 use pie_fast_core::select::sparse::Csr;
-use pie_fast_core::select::{Bonus, Limits, greedy_select};
+use pie_fast_core::select::{Bonus, Limits, Synergy, greedy_select};
 use pie_fast_core::synergy::{Importances, n_pairs, top_per_row, unpack};
 use pie_fast_core::topk::{Filter, top_k};
 use pie_fast_core::{Cancel, Error, Result};
@@ -52,21 +57,88 @@ fn scores_of_dump(rank_by: RankBy, times: usize) -> Result<()> {
     Ok(())
 }
 
+/// Decoders of two layers of 128 features and width 256, bf16: what `work` does with them.
+fn with_decoders(work: impl FnOnce(&[Option<Decoder>]) -> Result<()>) -> Result<()> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let numbers: Vec<u16> =
+        noise(128 * 3 * 256, 4).iter().map(|&x| half::bf16::from_f64(x).to_bits()).collect();
+    let middle = 2 * 128 * 2 * 256;
+    let header = format!(
+        r#"{{"a":{{"dtype":"BF16","shape":[128,2,256],"data_offsets":[0,{middle}]}},"b":{{"dtype":"BF16","shape":[128,1,256],"data_offsets":[{middle},{}]}}}}"#,
+        2 * numbers.len()
+    );
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    bytes.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
+    std::fs::write(file.path(), bytes).unwrap();
+    work(&[Some(Decoder::open(file.path(), "a")?), Some(Decoder::open(file.path(), "b")?)])
+}
+
+fn redundancy_of_decoders(times: usize) -> Result<()> {
+    let features: Vec<_> = (0..256).map(|i| (i % 2, i / 2)).collect();
+    with_decoders(|decoders| {
+        for _ in 0..times {
+            black_box(redundancy(decoders, &features, None, Some(1), &mut |_, _| Ok(()))?);
+        }
+        Ok(())
+    })
+}
+
+fn rows_of_decoder(times: usize) -> Result<()> {
+    let ids: Vec<i64> = (0..128).map(|i| i * 77 % 128).collect();
+    with_decoders(|decoders| {
+        let mut out = vec![0.0; ids.len() * 2 * 256];
+        for _ in 0..times {
+            for decoder in &decoders[..1] {
+                let decoder = decoder.as_ref().ok_or(Error::Interrupted)?;
+                decoder.rows(&ids, Some(1), &mut out, &Cancel::new())?;
+            }
+            black_box(&out);
+        }
+        Ok(())
+    })
+}
+
+/// 128 sequences of 64 positions and 48 features, of which one in ten fires.
+fn contexts_of_batches(times: usize) -> Result<()> {
+    let (n, length, k) = (128, 64, 48);
+    let fires = |x: f64| if x.abs() > 0.9 { x as f32 } else { 0.0 };
+    let values: Vec<f32> = noise(n * length * k, 5).into_iter().map(fires).collect();
+    let ptr: Vec<i64> = (0..=n).map(|i| (i * length) as i64).collect();
+    let counted = vec![true; n * length];
+    let mut collector = Collector::new(k, Kept { n_top: 10, n_sample: 20, n_silent: 20 })?;
+    for time in 0..times {
+        let batch = Batch::new((time * n) as i64, &ptr, &values, k, &counted)?;
+        collector.add(&batch, Some(1), &Cancel::new())?;
+    }
+    black_box(collector.state());
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_default();
     let times = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1);
     let (cancel, limits) = (Cancel::new(), Limits::default());
+    println!("{}", choose()?.name());
     let m = 1000;
     let (scores, joint) = (noise(m, 1), noise(n_pairs(m), 2));
     let pairs = Importances { joint: &joint, single: &vec![0.0; m], clipped: false };
     match name.as_str() {
         "greedy-dense" => {
             let packed: Vec<f32> = joint.iter().map(|&x| x as f32).collect();
-            let full = unpack(&packed, m)?;
+            let full = unpack(&packed, m, &cancel)?;
             let matrix = Dense::new(&full, m)?;
             for _ in 0..times {
                 black_box(greedy_select(&scores, &matrix, 200, Bonus::Mean, limits, &cancel)?);
+            }
+        }
+        "check" => {
+            let packed: Vec<f32> = joint.iter().map(|&x| x as f32).collect();
+            let full = unpack(&packed, m, &cancel)?;
+            let matrix = Dense::new(&full, m)?;
+            for _ in 0..times {
+                matrix.check(Some(1), &cancel)?;
             }
         }
         "greedy-sparse" => {
@@ -87,6 +159,9 @@ fn main() -> Result<()> {
                 black_box(top_per_row(pairs, 20, false, Some(1), &cancel)?);
             }
         }
+        "redundancy" => redundancy_of_decoders(times)?,
+        "rows" => rows_of_decoder(times)?,
+        "contexts" => contexts_of_batches(times)?,
         "score" => scores_of_dump(RankBy::MeanAbs, times)?,
         "score-signed" => scores_of_dump(RankBy::Signed, times)?,
         _ => return Err(Error::argument(format!("no work is called {name:?}"))),

@@ -3,6 +3,7 @@
 //! Row `f` of `W_dec_l [n_features, n_layers - l, d_model]` is one span of the file. Each row that
 //! is asked for is read once, in the order of the file, neighbours together.
 
+use crate::cancel::Cancel;
 use crate::dump::FloatType;
 use crate::error::{Error, Result};
 use crate::file::{Source, room};
@@ -168,11 +169,17 @@ impl Decoder {
     ///
     /// # Errors
     /// Ids that are not rows; `out` of another length; a number that is not finite; a file that
-    /// ends too early.
+    /// ends too early; an interrupt.
     ///
     /// # Memory
     /// 1 MiB per thread.
-    pub fn rows(&self, ids: &[i64], threads: Option<usize>, out: &mut [f32]) -> Result<()> {
+    pub fn rows(
+        &self,
+        ids: &[i64],
+        threads: Option<usize>,
+        out: &mut [f32],
+        cancel: &Cancel,
+    ) -> Result<()> {
         let order = self.order(ids)?;
         let len = ids.len().saturating_mul(self.row_len);
         if out.len() != len {
@@ -186,7 +193,10 @@ impl Decoder {
         let mut jobs = self.jobs(rows, &order);
         let spare = Spare::<Scratch>::default();
         let read = |job: &mut Job<'_>| spare.with(|scratch| self.read(job, scratch));
-        Workers::new(threads, len < SMALL)?.each(&mut jobs, |_, job| read(job))
+        Workers::new(threads, len < SMALL)?.each(&mut jobs, |_, job| {
+            cancel.check()?;
+            read(job)
+        })
     }
 
     /// (row, place in the result), ascending by row.

@@ -4,6 +4,7 @@
 //! integer dtype of its own, and `activations` `[n]`. Nothing is loaded whole: where a range of
 //! sequences lies in a split is found by bisection over the file.
 
+use crate::cancel::Cancel;
 use crate::dump::{Entries, FloatType};
 use crate::error::{Error, Result};
 use crate::file::{Source, reserve};
@@ -134,13 +135,13 @@ impl Cache {
     /// The width that the file names tell; files without ranges are read through for it.
     ///
     /// # Errors
-    /// A file that is not what the format promises.
-    pub fn width(&self) -> Result<u64> {
+    /// A file that is not what the format promises; an interrupt.
+    pub fn width(&self, cancel: &Cancel) -> Result<u64> {
         let mut width = 0;
         for split in &self.splits {
             let last = match split.file.last {
                 Some(last) => last,
-                None => split.last_latent()?,
+                None => split.last_latent(cancel)?,
             };
             width = width.max(last.saturating_add(1));
         }
@@ -152,36 +153,51 @@ impl Cache {
     ///
     /// # Errors
     /// Rows out of order or twice, sequences or latents out of range, activations that are not
-    /// finite; the message names file and row.
-    pub fn entries(&self, first: u64, n: u64, n_features: u64) -> Result<Entries> {
+    /// finite; the message names file and row. An interrupt.
+    pub fn entries(&self, first: u64, n: u64, n_features: u64, cancel: &Cancel) -> Result<Entries> {
         let sequences = first..first.saturating_add(n);
-        let mut all = Vec::new();
+        let mut runs = Vec::with_capacity(self.splits.len());
         for split in &self.splits {
-            split.collect(&sequences, n_features, &mut all)?;
+            runs.push(split.collect(&sequences, n_features, cancel)?);
         }
-        all.sort_unstable_by_key(|e| (e.sequence, e.feature, e.position));
-        if let Some(pair) = all.windows(2).find(|pair| {
-            let key = |e: &Entry| (e.sequence, e.feature, e.position);
-            key(&pair[0]) == key(&pair[1])
-        }) {
-            let Entry { sequence, feature, position, .. } = pair[0];
-            let message = format!(
-                "(sequence, feature, position) ({sequence}, {feature}, {position}) is in two files"
-            );
-            return Err(Error::argument(message));
-        }
-        let mut prompt_ptr = vec![0];
+        let total = runs.iter().map(Vec::len).sum();
+        let mut out = Entries { prompt_ptr: vec![0], ..Entries::default() };
+        reserve(&mut out.feature, total)?;
+        reserve(&mut out.position, total)?;
+        reserve(&mut out.activation, total)?;
+        let mut left: Vec<&[Entry]> = runs.iter().map(Vec::as_slice).collect();
+        let mut all = Vec::new();
         for sequence in sequences {
-            prompt_ptr.push(all.partition_point(|e| e.sequence <= sequence) as i64);
+            cancel.check()?;
+            all.clear();
+            for run in &mut left {
+                // Rows ascend by sequence in each file.
+                let (here, rest) = run.split_at(run.partition_point(|e| e.sequence == sequence));
+                all.extend_from_slice(here);
+                *run = rest;
+            }
+            append(&mut out, &mut all)?;
         }
-        Ok(Entries {
-            prompt_ptr,
-            feature: all.iter().map(|e| e.feature).collect(),
-            position: all.iter().map(|e| e.position).collect(),
-            activation: all.iter().map(|e| e.activation).collect(),
-            attribution: None,
-        })
+        Ok(out)
     }
+}
+
+/// Append the entries of one sequence, which come in any order.
+fn append(out: &mut Entries, all: &mut [Entry]) -> Result<()> {
+    all.sort_unstable_by_key(|e| (e.feature, e.position));
+    let key = |e: &Entry| (e.sequence, e.feature, e.position);
+    if let Some(pair) = all.windows(2).find(|pair| key(&pair[0]) == key(&pair[1])) {
+        let (sequence, feature, position) = key(&pair[0]);
+        let message = format!(
+            "(sequence, feature, position) ({sequence}, {feature}, {position}) is in two files"
+        );
+        return Err(Error::argument(message));
+    }
+    out.feature.extend(all.iter().map(|e| e.feature));
+    out.position.extend(all.iter().map(|e| e.position));
+    out.activation.extend(all.iter().map(|e| e.activation));
+    out.prompt_ptr.push(out.feature.len() as i64);
+    Ok(())
 }
 
 impl Split {
@@ -233,9 +249,10 @@ impl Split {
         Ok(low)
     }
 
-    fn last_latent(&self) -> Result<u64> {
+    fn last_latent(&self, cancel: &Cancel) -> Result<u64> {
         let (mut last, mut row) = (0, 0);
         while row < self.n {
+            cancel.check()?;
             let n = CHUNK.min((self.n - row) as usize);
             let rows = self.rows(row, n)?;
             last = rows.chunks_exact(3).map(|r| r[2].max(0) as u64).fold(last, u64::max);
@@ -244,16 +261,25 @@ impl Split {
         Ok(last.saturating_add(self.file.start))
     }
 
-    /// Append the entries of `sequences` to `all`.
-    fn collect(&self, sequences: &Range<u64>, n_features: u64, all: &mut Vec<Entry>) -> Result<()> {
+    /// The entries of `sequences`, in the order of the file.
+    fn collect(
+        &self,
+        sequences: &Range<u64>,
+        n_features: u64,
+        cancel: &Cancel,
+    ) -> Result<Vec<Entry>> {
+        let mut all = Vec::new();
         let (low, high) = (self.lower_bound(sequences.start)?, self.lower_bound(sequences.end)?);
         let mut before = [i64::MIN; 3];
         let mut row = low;
+        if let Ok(n) = usize::try_from(high.saturating_sub(low)) {
+            reserve(&mut all, n)?;
+        }
         while row < high {
+            cancel.check()?;
             let n = CHUNK.min((high - row) as usize);
             let rows = self.rows(row, n)?;
             let activations = self.activations(row, n)?;
-            reserve(all, all.len() + n)?;
             for (i, (triple, &activation)) in rows.chunks_exact(3).zip(&activations).enumerate() {
                 let triple = [triple[0], triple[1], triple[2]];
                 if triple <= before {
@@ -268,7 +294,7 @@ impl Split {
         if low > high {
             return Err(self.wrong(high, "sequences do not ascend"));
         }
-        Ok(())
+        Ok(all)
     }
 
     fn activations(&self, row: u64, n: usize) -> Result<Vec<f32>> {
@@ -326,8 +352,12 @@ impl Split {
 /// `[rows, columns]`, row-major, with the number of columns.
 ///
 /// # Errors
-/// The tensor is no integer matrix; the file is not what its format promises.
-pub fn integer_matrix(path: PathBuf, name: &str) -> Result<Option<(Vec<i64>, usize)>> {
+/// The tensor is no integer matrix; the file is not what its format promises; an interrupt.
+pub fn integer_matrix(
+    path: PathBuf,
+    name: &str,
+    cancel: &Cancel,
+) -> Result<Option<(Vec<i64>, usize)>> {
     let source = Source::open(path)?;
     let header = Header::read(&source)?;
     let Some(tensor) = header.find(name) else { return Ok(None) };
@@ -339,5 +369,13 @@ pub fn integer_matrix(path: PathBuf, name: &str) -> Result<Option<(Vec<i64>, usi
         );
         return Err(source.wrong(name, message));
     };
-    Ok(Some((integer.read(&source, tensor.offset, rows * columns)?, columns)))
+    let n = rows.saturating_mul(columns);
+    let mut all = Vec::new();
+    reserve(&mut all, n)?;
+    for from in (0..n).step_by(CHUNK) {
+        cancel.check()?;
+        let offset = tensor.offset + from as u64 * integer.size();
+        all.append(&mut integer.read(&source, offset, CHUNK.min(n - from))?);
+    }
+    Ok(Some((all, columns)))
 }

@@ -1,13 +1,18 @@
 //! Files read by position. Nothing is mapped, so a file that shrinks while it is read is an error
 //! and never a signal.
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 #[cfg(target_endian = "big")]
 compile_error!("feature dumps are little endian and read without byte swapping");
+
+/// Numbers read between two looks at whether to stop.
+const PART: usize = 1 << 22;
 
 /// A regular file, open for reading at any offset from any thread.
 #[derive(Debug)]
@@ -52,6 +57,15 @@ impl Source {
         self.len == 0
     }
 
+    /// When it was last written.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn modified(&self) -> Result<SystemTime> {
+        let found = self.file.metadata().and_then(|metadata| metadata.modified());
+        found.map_err(|e| Error::io(&self.path, e))
+    }
+
     /// An error about this file.
     pub fn wrong(&self, field: impl Into<String>, message: impl Into<String>) -> Error {
         Error::format(&self.path, field, message)
@@ -71,6 +85,19 @@ impl Source {
             ),
             _ => Error::io(&self.path, source),
         })
+    }
+
+    /// As [`Source::read_vec`] for what may be gigabytes.
+    ///
+    /// # Errors
+    /// As [`Source::read_vec`]; an interrupt.
+    pub fn read_long<T: Pod>(&self, offset: u64, n: usize, cancel: &Cancel) -> Result<Vec<T>> {
+        let mut out = zeros(n)?;
+        for (i, part) in out.chunks_mut(PART).enumerate() {
+            cancel.check()?;
+            self.read(part, offset + (i * PART * size_of::<T>()) as u64)?;
+        }
+        Ok(out)
     }
 
     /// `n` elements from the bytes at `offset`.

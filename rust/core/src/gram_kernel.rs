@@ -7,6 +7,7 @@
 //! order, so a tile's bits depend on the kernel but not on threads or on where the tile lies.
 #![allow(unsafe_code)]
 
+use crate::cpu;
 use crate::dump::FloatType;
 use bytemuck::Pod;
 use half::f16;
@@ -47,17 +48,14 @@ pub(crate) trait Kernel: Copy + Sync {
 /// f32 rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct F32Kernel {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no other kernel there"))]
     avx2: bool,
 }
 
 impl F32Kernel {
-    /// The fastest one of this processor.
+    /// The fastest one that may run.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        #[cfg(not(target_arch = "x86_64"))]
-        let avx2 = false;
-        Self { avx2 }
+        Self { avx2: cpu::avx2() }
     }
 
     /// The one that runs anywhere.
@@ -78,7 +76,7 @@ impl Kernel for F32Kernel {
         assert!(out.len() == MR * Self::NR);
         #[cfg(target_arch = "x86_64")]
         if self.avx2 {
-            // SAFETY: `detect` saw avx2 and fma; the lengths were just compared.
+            // SAFETY: `cpu` saw avx2 and fma; the lengths were just compared.
             unsafe { x86::f32_tile(a, b, out) };
             return;
         }
@@ -91,13 +89,9 @@ impl Kernel for F32Kernel {
 pub(crate) struct Bf16Kernel(());
 
 impl Bf16Kernel {
-    /// Where the processor has one.
+    /// Where one may run.
     pub fn detect() -> Option<Self> {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
-            return Some(Self(()));
-        }
-        None
+        (cpu::kernels() >= cpu::Kernels::Avx512).then_some(Self(()))
     }
 }
 
@@ -111,7 +105,7 @@ impl Kernel for Bf16Kernel {
         assert!(a.iter().all(|row| row.len() == depth) && b.len() == depth * Self::NR);
         assert!(depth.is_multiple_of(2) && out.len() == MR * Self::NR);
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the only constructor saw avx512f and avx512bf16; the lengths were just compared.
+        // SAFETY: the only constructor asked `cpu`, which saw avx512f and avx512bf16; the lengths were just compared.
         unsafe {
             x86::bf16_tile(a, b, out);
         }

@@ -7,12 +7,16 @@
 use crate::error::Result;
 use crate::file::Source;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::value::{RawValue, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// The longest header that is read, as in the safetensors reference.
 const MAX_HEADER: u64 = 100_000_000;
+
+/// The longest description of one tensor. As values JSON takes up to ninety times the memory of its
+/// text, so a long header is never held as values, only one tensor of it at a time.
+const MAX_ENTRY: usize = 4096;
 
 /// One tensor: where its bytes are and what they mean.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,16 +57,16 @@ impl Header {
             return Err(source.wrong("header", message));
         }
         let text = source.read_vec::<u8>(8, len as usize)?;
-        let entries: Entries = serde_json::from_slice(&text)
+        let entries: Entries<'_> = serde_json::from_slice(&text)
             .map_err(|e| source.wrong("header", format!("is not the JSON of a header: {e}")))?;
         let mut tensors = Vec::with_capacity(entries.0.len());
         let mut metadata = BTreeMap::new();
         for (name, value) in entries.0 {
             if name == "__metadata__" {
-                metadata = serde_json::from_value(value)
+                metadata = serde_json::from_str(value.get())
                     .map_err(|e| source.wrong("__metadata__", format!("is not texts: {e}")))?;
             } else {
-                tensors.push(tensor(source, &name, &value, 8 + len)?);
+                tensors.push(tensor(source, &name, value.get(), 8 + len)?);
             }
         }
         tensors.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
@@ -102,8 +106,14 @@ pub fn element_size(dtype: &str) -> Option<u64> {
 }
 
 /// One entry of the header as a [`Tensor`], its range inside the file.
-fn tensor(source: &Source, name: &str, value: &Value, data: u64) -> Result<Tensor> {
+fn tensor(source: &Source, name: &str, text: &str, data: u64) -> Result<Tensor> {
     let wrong = |message: String| source.wrong(name, message);
+    if text.len() > MAX_ENTRY {
+        let n = text.len();
+        return Err(wrong(format!("takes {n} bytes of the header, must be at most {MAX_ENTRY}")));
+    }
+    let value: Value =
+        serde_json::from_str(text).map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let dtype = value["dtype"].as_str().ok_or_else(|| wrong("has no dtype".into()))?;
     let shape = numbers(&value["shape"]).ok_or_else(|| wrong("has no shape".into()))?;
     let range = numbers(&value["data_offsets"]).unwrap_or_default();
@@ -155,13 +165,13 @@ fn numbers(value: &Value) -> Option<Vec<u64>> {
 }
 
 /// A JSON object whose keys are unique; `serde_json`'s own map would keep the last of two.
-struct Entries(Vec<(String, Value)>);
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de> Deserialize<'de> for Entries<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Unique;
         impl<'de> Visitor<'de> for Unique {
-            type Value = Entries;
+            type Value = Entries<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -170,10 +180,10 @@ impl<'de> Deserialize<'de> for Entries {
             fn visit_map<A: MapAccess<'de>>(
                 self,
                 mut map: A,
-            ) -> std::result::Result<Entries, A::Error> {
-                let mut entries: Vec<(String, Value)> = Vec::new();
+            ) -> std::result::Result<Entries<'de>, A::Error> {
+                let mut entries: Vec<(String, &'de RawValue)> = Vec::new();
                 let mut seen = std::collections::BTreeSet::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
                     if !seen.insert(name.clone()) {
                         return Err(serde::de::Error::custom(format!("{name} is there twice")));
                     }

@@ -12,6 +12,7 @@
 
 pub mod cancel;
 pub mod contexts;
+pub mod cpu;
 pub mod decoder;
 pub mod delphi;
 pub mod dump;

@@ -4,7 +4,7 @@ use crate::cancel::Cancel;
 use crate::dump::{Dump, Watch};
 use crate::error::{Error, Result};
 use crate::feature::Scored;
-use crate::score::{RankBy, Scores, scores};
+use crate::score::{RankBy, score, scores};
 use crate::topk;
 
 /// Which features may be ranked; the default lets all pass. Features without entries never do.
@@ -34,17 +34,59 @@ pub fn top_k(
     threads: Option<usize>,
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Scored>> {
-    let allowed = Allowed::new(dump, filter, threads, watch)?;
+    let mut allowed = Allowed::new(dump, filter)?;
+    if filter.min_prompts.is_some() {
+        allowed.counts = Some(score(dump, RankBy::Count, threads, watch)?);
+    }
     let scores = scores(dump, rank_by, threads, watch)?;
-    let mask: Vec<bool> =
-        (0..scores.len()).map(|id| scores.get(id).is_some() && allowed.has(id)).collect();
-    let scores = scores.into_dense()?;
+    let has = (0..scores.len()).map(|id| scores.get(id).is_some()).collect();
+    best(k, &scores.into_dense()?, has, &allowed, threads)
+}
+
+/// As [`top_k`], from scores that were added up elsewhere.
+///
+/// # Shapes
+/// `scores`, `has_entry` and `counts` (scores by [`RankBy::Count`], where `filter.min_prompts` is
+/// given) have one element per global id.
+///
+/// # Errors
+/// As [`top_k`], and other lengths.
+pub fn rank(
+    dump: &Dump,
+    k: usize,
+    (scores, has_entry): (&[f64], Vec<bool>),
+    counts: Option<Vec<f64>>,
+    filter: &Filter,
+    threads: Option<usize>,
+) -> Result<Vec<Scored>> {
+    let mut allowed = Allowed::new(dump, filter)?;
+    let lengths = [scores.len(), has_entry.len(), counts.as_ref().map_or(scores.len(), Vec::len)];
+    if lengths.iter().any(|&n| n as u64 != dump.n_ids()) {
+        let message = format!("{lengths:?} scores for {} features", dump.n_ids());
+        return Err(Error::argument(message));
+    }
+    if filter.min_prompts.is_some() != counts.is_some() {
+        return Err(Error::argument("counts and min_prompts need each other"));
+    }
+    allowed.counts = counts;
+    best(k, scores, has_entry, &allowed, threads)
+}
+
+fn best(
+    k: usize,
+    scores: &[f64],
+    has_entry: Vec<bool>,
+    allowed: &Allowed<'_>,
+    threads: Option<usize>,
+) -> Result<Vec<Scored>> {
+    let mut mask = has_entry;
+    mask.iter_mut().enumerate().for_each(|(id, is)| *is = *is && allowed.has(id));
     let only = topk::Filter { mask: Some(&mask), finite: true };
     let cancel = Cancel::new();
-    if filter.per_layer {
-        let n_features = dump.manifest().n_features as usize;
+    if allowed.filter.per_layer {
+        let n_features = allowed.n_features as usize;
         let k = k.min(n_features);
-        let layers = topk::top_k_per_layer(&scores, k, n_features, only, threads, &cancel)?;
+        let layers = topk::top_k_per_layer(scores, k, n_features, only, threads, &cancel)?;
         return Ok(layers.concat());
     }
     let candidates = mask.iter().filter(|&&is| is).count();
@@ -53,7 +95,7 @@ pub fn top_k(
         let message = format!("budget {k} exceeds the {candidates} active features{which}");
         return Err(Error::Budget(message));
     }
-    topk::top_k(&scores, k, only, threads, &cancel)
+    topk::top_k(scores, k, only, threads, &cancel)
 }
 
 /// Global ids of the features that have an activation other than 0, ascending.
@@ -71,27 +113,21 @@ pub fn active_features(
 }
 
 /// A [`Filter`] made fast to ask.
-struct Allowed {
+struct Allowed<'a> {
+    filter: &'a Filter,
     n_features: u64,
     layers: Option<Vec<u64>>,
     features: Option<Vec<u32>>,
-    counts: Option<(Scores, f64)>,
+    /// Prompts in which each feature is active, where `filter.min_prompts` asks.
+    counts: Option<Vec<f64>>,
 }
 
-impl Allowed {
-    fn new(
-        dump: &Dump,
-        filter: &Filter,
-        threads: Option<usize>,
-        watch: &mut Watch<'_>,
-    ) -> Result<Self> {
+impl<'a> Allowed<'a> {
+    fn new(dump: &Dump, filter: &'a Filter) -> Result<Self> {
         let layers = filter.layers.as_ref().map(|l| check_layers(dump, l)).transpose()?;
         let features = filter.features.as_ref().map(|ids| dump.check_features(ids)).transpose()?;
-        let counts = match filter.min_prompts {
-            Some(min) => Some((scores(dump, RankBy::Count, threads, watch)?, min as f64)),
-            None => None,
-        };
-        Ok(Self { n_features: dump.manifest().n_features, layers, features, counts })
+        let n_features = dump.manifest().n_features;
+        Ok(Self { filter, n_features, layers, features, counts: None })
     }
 
     /// Whether nothing is filtered.
@@ -101,12 +137,10 @@ impl Allowed {
 
     fn has(&self, id: usize) -> bool {
         let layer = id as u64 / self.n_features;
+        let min = self.filter.min_prompts.unwrap_or(0) as f64;
         self.layers.as_ref().is_none_or(|layers| layers.binary_search(&layer).is_ok())
             && self.features.as_ref().is_none_or(|ids| ids.binary_search(&(id as u32)).is_ok())
-            && self
-                .counts
-                .as_ref()
-                .is_none_or(|(counts, min)| counts.get(id).unwrap_or(0.0) >= *min)
+            && self.counts.as_ref().is_none_or(|counts| counts[id] >= min)
     }
 }
 

@@ -28,6 +28,12 @@ const STRIPE: usize = 8 * MR;
 /// Features below which one thread is faster than several.
 const SMALL: usize = 64;
 
+/// Multiplications that take as long as reading one number from a slow disk.
+const READ: usize = 256;
+
+/// Multiplications that take as long as a division, or a number that is not in cache.
+const DIVISION: usize = 16;
+
 /// The decoders of a CLT by source layer; layers that no feature needs may be `None`.
 pub type Decoders = [Option<Decoder>];
 
@@ -47,7 +53,8 @@ pub type Feature = (usize, usize);
 /// negative or not finite; a file that ends too early; what `watch` returns.
 ///
 /// # Memory
-/// `8 M^2` bytes and the rows of one target layer twice.
+/// `4 M^2` bytes (`8 M^2` of features whose layers do not ascend) and the rows of one target layer
+/// twice.
 pub fn redundancy(
     decoders: &Decoders,
     features: &[Feature],
@@ -67,7 +74,8 @@ pub fn redundancy(
         Some(kernel) => job.gram(kernel, watch)?,
         None => job.gram(F32Kernel::detect(), watch)?,
     };
-    cosines(&gram, &order, &workers)
+    let n_targets = weights.len() as u64;
+    cosines(gram, &order, &workers, &mut || watch(n_targets, n_targets))
 }
 
 struct Job<'a> {
@@ -87,23 +95,25 @@ impl Job<'_> {
         let m = self.features.len();
         let mut gram = zeros::<f32>(m.saturating_mul(m))?;
         let mut stripes: Vec<&mut [f32]> = gram.chunks_mut((STRIPE * m).max(1)).collect();
-        let n_targets = self.weights.len();
+        let n_targets = self.weights.len() as u64;
         let mut panel = Panel::<K>::default();
         for (target, &weight) in self.weights.iter().enumerate() {
             let n = self.features.partition_point(|&(layer, _)| layer <= target);
             if n > 0 && weight > 0.0 {
-                panel.gather(self, target, n)?;
+                let mut pause = || watch(target as u64, n_targets);
+                panel.gather(self, target, n, &mut pause)?;
                 let panel = &panel;
                 // The last stripes have the most to do: they go first.
                 let count = n.div_ceil(STRIPE);
                 stripes[..count].reverse();
-                self.workers.each(&mut stripes[..count], |i, stripe| {
+                let (some, cost) = (&mut stripes[..count], STRIPE * n * self.d_model);
+                self.workers.each_in_turns(some, cost, &mut pause, |i, stripe| {
                     panel.add_stripe(kernel, (count - 1 - i) * STRIPE, weight as f32, m, stripe);
                     Ok(())
                 })?;
                 stripes[..count].reverse();
             }
-            watch(target as u64 + 1, n_targets as u64)?;
+            watch(target as u64 + 1, n_targets)?;
         }
         Ok(gram)
     }
@@ -128,13 +138,20 @@ impl<K: Kernel> Panel<K>
 where
     Decoder: Gather<K::Element>,
 {
-    fn gather(&mut self, job: &Job<'_>, target: usize, n: usize) -> Result<()> {
+    fn gather(
+        &mut self,
+        job: &Job<'_>,
+        target: usize,
+        n: usize,
+        pause: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
         (self.n, self.depth) = (n, job.d_model.next_multiple_of(K::DEPTH));
         let depth = self.depth;
         let rows = room(&mut self.rows, n.next_multiple_of(MR) * depth)?;
         rows[n * depth..].fill(K::Element::zeroed());
         let mut stripes: Vec<&mut [K::Element]> = rows.chunks_mut(STRIPE * depth).collect();
-        job.workers.each(&mut stripes, |i, stripe| {
+        let cost = STRIPE * depth * READ;
+        job.workers.each_in_turns(&mut stripes, cost, pause, |i, stripe| {
             let features = &job.features[i * STRIPE..n.min((i + 1) * STRIPE)];
             for (&(layer, row), out) in features.iter().zip(stripe.chunks_mut(depth)) {
                 if let Some(decoder) = &job.decoders[layer] {
@@ -205,30 +222,70 @@ impl Gather<u16> for Decoder {
     }
 }
 
-/// Divide by the norms and put the features back in the caller's order.
-fn cosines(gram: &[f32], order: &[usize], workers: &Workers) -> Result<Vec<f32>> {
+/// Divide the lower triangle by the norms, mirror it, and put the features back in the caller's
+/// order. In place where that is the order already, as it is of a pool: ids ascend by layer.
+fn cosines(
+    mut gram: Vec<f32>,
+    order: &[usize],
+    workers: &Workers,
+    pause: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<f32>> {
     let m = order.len();
     let norms: Vec<f64> = (0..m).map(|i| f64::from(gram[i * m + i]).sqrt()).collect();
-    let mut place = vec![0; m];
-    for (sorted, &original) in order.iter().enumerate() {
-        place[original] = sorted;
-    }
-    let mut cosines = zeros::<f32>(m.saturating_mul(m))?;
-    let mut rows: Vec<&mut [f32]> = cosines.chunks_mut(m.max(1)).collect();
-    workers.each(&mut rows, |f, row| {
-        for (g, out) in row.iter_mut().enumerate() {
-            let (i, j) = (place[f].max(place[g]), place[f].min(place[g]));
+    let mut rows: Vec<&mut [f32]> = gram.chunks_mut(m.max(1)).collect();
+    workers.each_in_turns(&mut rows, m * DIVISION, pause, |i, row| {
+        for (j, out) in row[..=i].iter_mut().enumerate() {
             let size = norms[i] * norms[j];
-            let dot = f64::from(gram[i * m + j]);
-            *out = match (size > 0.0, f == g) {
+            *out = match (size > 0.0, i == j) {
                 (false, _) => 0.0,
                 (true, true) => 1.0,
-                (true, false) => (dot / size).clamp(-1.0, 1.0) as f32,
+                (true, false) => (f64::from(*out) / size).clamp(-1.0, 1.0) as f32,
             };
         }
         Ok(())
     })?;
-    Ok(cosines)
+    mirror(&mut gram, m, pause)?;
+    if order.is_sorted() { Ok(gram) } else { reordered(&gram, order, workers, pause) }
+}
+
+/// Copy the lower triangle onto the upper one, square by square: a column at a time would touch a
+/// line of cache for every number.
+fn mirror(matrix: &mut [f32], m: usize, pause: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    const SQUARE: usize = 32;
+    for top in (0..m).step_by(SQUARE) {
+        pause()?;
+        for left in (0..=top).step_by(SQUARE) {
+            for i in top..m.min(top + SQUARE) {
+                for j in left..i.min(left + SQUARE) {
+                    matrix[j * m + i] = matrix[i * m + j];
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A symmetric matrix of features in the order `order`, in the caller's.
+fn reordered(
+    matrix: &[f32],
+    order: &[usize],
+    workers: &Workers,
+    pause: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<f32>> {
+    let m = order.len();
+    let mut place = vec![0; m];
+    for (sorted, &original) in order.iter().enumerate() {
+        place[original] = sorted;
+    }
+    let mut out = zeros::<f32>(m.saturating_mul(m))?;
+    let mut rows: Vec<&mut [f32]> = out.chunks_mut(m.max(1)).collect();
+    // The numbers of a row lie apart, so each may cost a miss of the cache.
+    workers.each_in_turns(&mut rows, m * DIVISION, pause, |f, row| {
+        let from = &matrix[place[f] * m..][..m];
+        row.iter_mut().zip(&place).for_each(|(out, &g)| *out = from[g]);
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 fn check_weights(n_layers: usize, weights: Option<&[f64]>) -> Result<Vec<f64>> {

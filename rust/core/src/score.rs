@@ -12,20 +12,28 @@
 //! rise within a prompt, so an owner walks its range in tiles that stay in cache, with one cursor
 //! per prompt.
 
+mod blocks;
 mod rule;
 mod slab;
 mod tiles;
 
 use crate::dump::{Column, Dump, Pieces, Watch};
 use crate::error::{Error, Result};
-use crate::workers::Workers;
+use crate::workers::{Spare, Workers};
 use rule::Rule;
 use slab::Slab;
+use std::ops::Range;
 use std::str::FromStr;
 use tiles::Totals;
 
+pub use blocks::{BlockSums, Fold, block_sums};
+
 /// Entries below which one thread is faster than several.
 const SMALL: u64 = 1 << 19;
+
+/// Slabs of calls that ended. Fresh memory costs a page fault for every 4 KiB, which on a small
+/// dump takes longer than to add it up.
+static SLABS: Spare<Slab> = Spare::new();
 
 /// The identity of addition that also says "no entry so far": no sum of numbers that are not
 /// -0.0 is -0.0.
@@ -64,6 +72,15 @@ impl RankBy {
     pub fn needs_attribution(self) -> bool {
         matches!(self, Self::Signed | Self::Abs | Self::MeanAbs)
     }
+
+    /// The score of a feature whose blocks come to `total`.
+    fn finish(self, total: f64, n_prompts: f64) -> f64 {
+        match self {
+            Self::Max | Self::Count => total,
+            Self::Abs => (total / n_prompts).abs(),
+            Self::Signed | Self::MeanAbs | Self::Magnitude => total / n_prompts,
+        }
+    }
 }
 
 impl FromStr for RankBy {
@@ -99,11 +116,7 @@ impl Scores {
     }
 
     fn finish(&self, total: f64) -> f64 {
-        match self.rank_by {
-            RankBy::Max | RankBy::Count => total,
-            RankBy::Abs => (total / self.n_prompts).abs(),
-            RankBy::Signed | RankBy::MeanAbs | RankBy::Magnitude => total / self.n_prompts,
-        }
+        self.rank_by.finish(total, self.n_prompts)
     }
 
     /// All scores, 0.0 for features without entries.
@@ -133,7 +146,7 @@ impl Scores {
 ///
 /// # Memory
 /// 8 bytes per feature (16 where a block of 256 prompts has over 2 million entries) and about
-/// 20 MB, or what the largest prompt takes.
+/// 20 MB, or what the largest prompt takes; up to 32 MB of the latter are kept for the next call.
 pub fn score(
     dump: &Dump,
     rank_by: RankBy,
@@ -150,30 +163,47 @@ pub(crate) fn scores(
     threads: Option<usize>,
     watch: &mut Watch<'_>,
 ) -> Result<Scores> {
-    if rank_by.needs_attribution() && !dump.has_attribution() {
-        let name = RankBy::NAMES.iter().find(|(_, r)| *r == rank_by).map_or("", |(name, _)| name);
-        return Err(Error::argument(format!(
-            "{}: rank_by {name:?} needs attributions, which this dump does not have; \
-             magnitude, max and count need activations only",
-            dump.folder().display()
-        )));
-    }
-    let attributions = rank_by.needs_attribution();
-    let column = if attributions { Column::Attribution } else { Column::Activation };
+    check_column(dump, rank_by)?;
     let workers = Workers::new(threads, dump.n_active() < SMALL)?;
-    let totals = match rank_by {
-        RankBy::Signed | RankBy::Abs => stream(dump, column, rule::Sum, &workers, watch),
-        RankBy::MeanAbs => stream(dump, column, rule::AbsoluteSum, &workers, watch),
-        RankBy::Magnitude => stream(dump, column, rule::SumOfAbsolutes, &workers, watch),
-        RankBy::Max => stream(dump, column, rule::Max, &workers, watch),
-        RankBy::Count => stream(dump, column, rule::Any, &workers, watch),
-    }?;
+    let totals = totals(dump, 0..dump.n_prompts(), rank_by, &workers, watch)?;
     Ok(Scores { totals, rank_by, n_prompts: dump.n_prompts() as f64, workers })
 }
 
-fn stream(
+/// Refuse to rank by what the dump does not have.
+fn check_column(dump: &Dump, rank_by: RankBy) -> Result<()> {
+    if !rank_by.needs_attribution() || dump.has_attribution() {
+        return Ok(());
+    }
+    let name = RankBy::NAMES.iter().find(|(_, r)| *r == rank_by).map_or("", |(name, _)| name);
+    Err(Error::argument(format!(
+        "{}: rank_by {name:?} needs attributions, which this dump does not have; \
+         magnitude, max and count need activations only",
+        dump.folder().display()
+    )))
+}
+
+/// Sums over the prompts `prompts`, which begin where a block begins.
+fn totals(
     dump: &Dump,
-    column: Column,
+    prompts: Range<u64>,
+    rank_by: RankBy,
+    workers: &Workers,
+    watch: &mut Watch<'_>,
+) -> Result<Vec<f64>> {
+    let attributions = rank_by.needs_attribution();
+    let column = if attributions { Column::Attribution } else { Column::Activation };
+    let over = (dump, prompts, column);
+    match rank_by {
+        RankBy::Signed | RankBy::Abs => stream(over, rule::Sum, workers, watch),
+        RankBy::MeanAbs => stream(over, rule::AbsoluteSum, workers, watch),
+        RankBy::Magnitude => stream(over, rule::SumOfAbsolutes, workers, watch),
+        RankBy::Max => stream(over, rule::Max, workers, watch),
+        RankBy::Count => stream(over, rule::Any, workers, watch),
+    }
+}
+
+fn stream(
+    (dump, prompts, column): (&Dump, Range<u64>, Column),
     rule: impl Rule,
     workers: &Workers,
     watch: &mut Watch<'_>,
@@ -181,15 +211,24 @@ fn stream(
     let n_ids = usize::try_from(dump.n_ids())
         .map_err(|_| Error::argument(format!("{} features do not fit", dump.n_ids())))?;
     let mut totals = Totals::new(n_ids)?;
-    let mut pieces = Pieces::new(dump, 0..dump.n_prompts());
-    let (mut slab, mut done) = (Slab::default(), 0);
-    loop {
-        let parts = slab.next(&mut pieces, column, workers)?;
-        if parts.is_empty() {
-            return Ok(totals.into_inner());
+    let mut pieces = Pieces::new(dump, prompts, workers);
+    let mut add_all = |slab: &mut Slab| -> Result<()> {
+        let mut done = 0;
+        loop {
+            let mut pause = || watch(done, dump.n_active());
+            let parts = slab.next(&mut pieces, column, workers, &mut pause)?;
+            if parts.is_empty() {
+                return Ok(());
+            }
+            totals.add(&parts, rule, workers)?;
+            done += parts.iter().map(|part| part.ids().len() as u64).sum::<u64>();
+            watch(done, dump.n_active())?;
         }
-        totals.add(&parts, rule, workers)?;
-        done += parts.iter().map(|part| part.ids().len() as u64).sum::<u64>();
-        watch(done, dump.n_active())?;
-    }
+    };
+    SLABS.with(|slab| {
+        let outcome = add_all(slab);
+        slab.close();
+        outcome
+    })?;
+    Ok(totals.into_inner())
 }

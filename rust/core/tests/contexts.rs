@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use pie_fast_core::Cancel;
 use pie_fast_core::contexts::{Batch, Collector, Limits, State};
 use pie_fast_core::naive::contexts::{Sequence, collect};
 use proptest::prelude::*;
@@ -50,7 +51,7 @@ fn add(collector: &mut Collector, sequences: &[Sequence], threads: usize) {
     let counted: Vec<bool> = sequences.iter().flat_map(|s| s.counted.clone()).collect();
     let first = first.number as i64;
     let batch = Batch::new(first, &ptr, &values, collector.n_features(), &counted).unwrap();
-    collector.add(&batch, Some(threads)).unwrap();
+    collector.add(&batch, Some(threads), &Cancel::new()).unwrap();
 }
 
 /// Runs of sequences without a gap, of at most `most`.

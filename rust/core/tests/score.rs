@@ -8,7 +8,7 @@ use common::{Entry, Store, write_dump};
 use pie_fast_core::dump::Dump;
 use pie_fast_core::naive;
 use pie_fast_core::ranking::{Filter, active_features, top_k};
-use pie_fast_core::score::{RankBy, score};
+use pie_fast_core::score::{Fold, RankBy, block_sums, score};
 use pie_fast_core::{Error, Scored};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -79,6 +79,27 @@ proptest! {
         let expected = naive::score::score(&plain, n_ids, rank_by);
         let scores = score(&dump, rank_by, Some(threads), &mut |_, _| Ok(())).unwrap();
         prop_assert_eq!(bits(&scores), bits(&expected));
+
+        // The same in two parts: blocks apart, then joined, range of features by range.
+        let middle = (n_ids * k / 25) as u64;
+        let (mut apart, mut has_entry) = (Vec::new(), Vec::new());
+        for ids in [0..middle, middle..n_ids as u64] {
+            let mut fold = Fold::new(rank_by, ids.clone()).unwrap();
+            for block in 0..dump.n_prompts().div_ceil(256) {
+                let of = block_sums(&dump, rank_by, block, Some(threads), &mut |_, _| Ok(()));
+                let of = of.unwrap();
+                let begin = of.ids.partition_point(|&id| u64::from(id) < ids.start);
+                let end = of.ids.partition_point(|&id| u64::from(id) < ids.end);
+                fold.add(&of.ids[begin..end], &of.sums[begin..end]).unwrap();
+            }
+            let (scores, has) = fold.finish(dump.n_prompts());
+            apart.extend(scores);
+            has_entry.extend(has);
+        }
+        prop_assert_eq!(bits(&apart), bits(&expected));
+        for (id, has) in has_entry.into_iter().enumerate() {
+            prop_assert_eq!(has, plain.iter().flatten().any(|e| e.0 as usize == id));
+        }
 
         let mut ranking: Vec<Scored> = (0..n_ids)
             .filter(|&id| plain.iter().flatten().any(|e| e.0 as usize == id))

@@ -1,8 +1,9 @@
 //! The collector of contexts.
 
 use crate::arrays::slice;
-use crate::enter::detached;
+use crate::enter::{detached, interruptible};
 use crate::errors::to_python;
+use crate::matrix::LONG;
 use numpy::ndarray::Dimension;
 use numpy::{
     Element, Ix1, Ix2, PyArray, PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
@@ -48,14 +49,14 @@ impl ContextCollector {
         let [rows, columns] = [values.shape()[0], values.shape()[1]];
         let (ptr, values) = (slice("ptr", &ptr)?, slice("values", &values)?);
         let counted = slice("counted", &counted)?;
-        detached(py, || {
+        interruptible(py, values.len() > LONG, |cancel| {
             if counted.len() != rows {
                 let n = counted.len();
                 let message = format!("counted has length {n}, must be the {rows} rows of values");
                 return Err(Error::argument(message));
             }
             let batch = Batch::new(first, ptr, values, columns, counted)?;
-            self.lock().add(&batch, threads)
+            self.lock().add(&batch, threads, cancel)
         })
     }
 
@@ -162,5 +163,9 @@ fn read<T: Element + Clone, D: Dimension>(
         wrong(format!("{name} must be a {n}-dimensional {dtype} array"))
     })?;
     let array = array.readonly();
-    Ok((array.as_array().iter().cloned().collect(), array.shape().to_vec()))
+    let shape = array.shape().to_vec();
+    // In one go where it lies in order: the GIL is held, as what is copied is Python's.
+    let in_order = array.is_c_contiguous().then(|| array.as_slice().ok()).flatten();
+    let copy = |all: &[T]| all.to_vec();
+    Ok((in_order.map_or_else(|| array.as_array().iter().cloned().collect(), copy), shape))
 }

@@ -1,7 +1,7 @@
 //! Decoder rows, and how alike they are.
 
 use crate::arrays::slice;
-use crate::enter::{detached, watched};
+use crate::enter::{abandonable, detached, interruptible, watched};
 use crate::errors::to_python;
 use numpy::{PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, get_array_module};
 use pie_fast_core::Error;
@@ -11,6 +11,9 @@ use pie_fast_core::redundancy::redundancy as cosines;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::path::PathBuf;
+
+/// Numbers above which a slow disk may take a tenth of a second.
+const LONG_READ: usize = 1 << 22;
 
 /// `[len(ids), *row_shape]` float32: rows of a tensor of a safetensors file.
 #[pyfunction]
@@ -23,7 +26,8 @@ pub fn decoder_rows<'py>(
     row_axes: Option<usize>,
     threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArrayDyn<f32>>> {
-    let decoder = detached(py, || Decoder::open_rows(path, tensor, row_axes))?;
+    let name = tensor.to_owned();
+    let decoder = abandonable(py, move |_| Decoder::open_rows(path, &name, row_axes))?;
     gather(py, &decoder, slice("ids", &ids)?, threads)
 }
 
@@ -63,7 +67,8 @@ fn gather<'py>(
     let rows = empty.cast_into::<PyArrayDyn<f32>>()?;
     let mut out = rows.try_readwrite()?;
     let values = out.as_slice_mut()?;
-    detached(py, || decoder.rows(ids, threads, values))?;
+    let long = values.len() > LONG_READ;
+    interruptible(py, long, |cancel| decoder.rows(ids, threads, values, cancel))?;
     drop(out);
     Ok(rows)
 }
@@ -96,11 +101,14 @@ pub fn redundancy<'py>(
     if let Some((layer, ..)) = decoders.iter().find(|(layer, ..)| *layer >= n_layers) {
         return Err(wrong(format!("layer {layer} is outside [0, {n_layers})")));
     }
-    let matrix = watched(py, progress, |watch| {
+    let opened = abandonable(py, move |_| {
         let mut opened: Vec<Option<Decoder>> = (0..n_layers).map(|_| None).collect();
         for (layer, path, tensor) in &decoders {
             opened[*layer] = Some(Decoder::open(path, tensor)?);
         }
+        Ok(opened)
+    })?;
+    let matrix = watched(py, progress, |watch| {
         cosines(&opened, &features, weights.as_deref(), threads, watch)
     })?;
     PyArray1::from_vec(py, matrix).reshape([rows.len(), rows.len()])

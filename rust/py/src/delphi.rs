@@ -1,7 +1,7 @@
 //! Delphi latent caches.
 
 use crate::arrays::Columns;
-use crate::enter::detached;
+use crate::enter::{abandonable, interruptible};
 use numpy::PyArray1;
 use pie_fast_core::delphi::{Cache, SplitFile, integer_matrix};
 use pyo3::prelude::*;
@@ -19,7 +19,7 @@ impl DelphiCache {
     fn new(py: Python<'_>, files: Vec<(PathBuf, u64, u64, Option<u64>)>) -> PyResult<Self> {
         let split = |(path, layer, start, last)| SplitFile { path, layer, start, last };
         let files = files.into_iter().map(split).collect();
-        Ok(Self { core: detached(py, || Cache::open(files))? })
+        Ok(Self { core: abandonable(py, |_| Cache::open(files))? })
     }
 
     #[getter]
@@ -34,7 +34,7 @@ impl DelphiCache {
 
     /// Latents per layer.
     fn width(&self, py: Python<'_>) -> PyResult<u64> {
-        detached(py, || self.core.width())
+        interruptible(py, true, |cancel| self.core.width(cancel))
     }
 
     /// `(prompt_ptr, feature, position, activation, None)` of a range of sequences.
@@ -45,7 +45,8 @@ impl DelphiCache {
         n: u64,
         n_features: u64,
     ) -> PyResult<Columns<'py>> {
-        let all = detached(py, || self.core.entries(first, n, n_features))?;
+        let all =
+            interruptible(py, true, |cancel| self.core.entries(first, n, n_features, cancel))?;
         Ok((
             PyArray1::from_vec(py, all.prompt_ptr),
             PyArray1::from_vec(py, all.feature),
@@ -62,6 +63,6 @@ pub fn delphi_tokens(
     py: Python<'_>,
     path: PathBuf,
 ) -> PyResult<Option<(Bound<'_, PyArray1<i64>>, usize)>> {
-    let tokens = detached(py, || integer_matrix(path, "tokens"))?;
+    let tokens = abandonable(py, |cancel| integer_matrix(path, "tokens", cancel))?;
     Ok(tokens.map(|(values, columns)| (PyArray1::from_vec(py, values), columns)))
 }

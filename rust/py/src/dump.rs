@@ -1,13 +1,13 @@
 //! Feature dumps.
 
 use crate::arrays::{Array, Columns, slice};
-use crate::enter::{detached, watched};
+use crate::enter::{abandonable, detached, watched};
 use crate::errors::to_python;
 use numpy::{PyArray1, PyReadonlyArray1};
-use pie_fast_core::Error;
 use pie_fast_core::dump::{Dump as Core, Entries, FeatureEntries};
-use pie_fast_core::ranking::{Filter, active_features, top_k};
-use pie_fast_core::score::{RankBy, score};
+use pie_fast_core::ranking::{Filter, active_features, rank, top_k};
+use pie_fast_core::score::{Fold as CoreFold, RankBy, block_sums, score};
+use pie_fast_core::{Error, Scored};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,11 +22,15 @@ pub struct Dump {
 
 #[pymethods]
 impl Dump {
+    /// With `prompts` (first, end) only the shards that hold some of them need to be there.
     #[new]
-    #[pyo3(signature = (path, *, check=true))]
-    fn new(py: Python<'_>, path: PathBuf, check: bool) -> PyResult<Self> {
-        let core = detached(py, || Core::open(path))?;
-        Ok(Self { core: if check { core } else { core.unchecked() } })
+    #[pyo3(signature = (path, *, prompts=None))]
+    fn new(py: Python<'_>, path: PathBuf, prompts: Option<(u64, u64)>) -> PyResult<Self> {
+        let core = abandonable(py, move |_| match prompts {
+            None => Core::open(path),
+            Some((first, end)) => Core::open_prompts(path, first..end),
+        })?;
+        Ok(Self { core })
     }
 
     #[getter]
@@ -84,17 +88,57 @@ impl Dump {
         per_layer: bool,
         progress: Progress,
     ) -> PyResult<(Array<'py, i64>, Array<'py, f64>)> {
-        let k = usize::try_from(k)
-            .map_err(|_| to_python(Error::Budget(format!("budget {k} must be at least 0"))))?;
+        let k = budget(k)?;
         let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
         let features = features.map(|ids| slice("features", &ids).map(<[i64]>::to_vec));
         let features = features.transpose()?;
         let filter = Filter { layers, features, min_prompts, per_layer };
         let best =
             watched(py, progress, |watch| top_k(&self.core, k, rank_by, &filter, threads, watch))?;
-        let ids = best.iter().map(|scored| scored.id as i64).collect();
-        let scores = best.iter().map(|scored| scored.score).collect();
-        Ok((PyArray1::from_vec(py, ids), PyArray1::from_vec(py, scores)))
+        Ok(listed(py, &best))
+    }
+
+    /// As `top_k`, from scores, which features have entries, and prompts in which they are active.
+    #[pyo3(signature = (k, scores, has_entry, *, counts=None, threads=None, layers=None,
+                        features=None, min_prompts=None, per_layer=false))]
+    #[expect(clippy::too_many_arguments, reason = "one keyword each in Python")]
+    fn rank<'py>(
+        &self,
+        py: Python<'py>,
+        k: i64,
+        scores: PyReadonlyArray1<'py, f64>,
+        has_entry: PyReadonlyArray1<'py, bool>,
+        counts: Option<PyReadonlyArray1<'py, f64>>,
+        threads: Option<usize>,
+        layers: Option<Vec<u64>>,
+        features: Option<PyReadonlyArray1<'py, i64>>,
+        min_prompts: Option<u64>,
+        per_layer: bool,
+    ) -> PyResult<(Array<'py, i64>, Array<'py, f64>)> {
+        let k = budget(k)?;
+        let features = features.map(|ids| slice("features", &ids).map(<[i64]>::to_vec));
+        let features = features.transpose()?;
+        let filter = Filter { layers, features, min_prompts, per_layer };
+        let has = slice("has_entry", &has_entry)?.to_vec();
+        let counts = counts.map(|counts| slice("counts", &counts).map(<[f64]>::to_vec));
+        let (scores, counts) = (slice("scores", &scores)?, counts.transpose()?);
+        let best = detached(py, || rank(&self.core, k, (scores, has), counts, &filter, threads))?;
+        Ok(listed(py, &best))
+    }
+
+    /// `(ids, sums)` of one block of 256 prompts.
+    #[pyo3(signature = (rank_by, block, *, threads=None))]
+    fn block_sums<'py>(
+        &self,
+        py: Python<'py>,
+        rank_by: &str,
+        block: u64,
+        threads: Option<usize>,
+    ) -> PyResult<(Array<'py, u32>, Array<'py, f64>)> {
+        let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
+        let found =
+            watched(py, None, |watch| block_sums(&self.core, rank_by, block, threads, watch))?;
+        Ok((PyArray1::from_vec(py, found.ids), PyArray1::from_vec(py, found.sums)))
     }
 
     /// Ids of the features with an activation other than 0.
@@ -116,7 +160,8 @@ impl Dump {
         first_prompt: u64,
         n_prompts: u64,
     ) -> PyResult<Columns<'py>> {
-        let all: Entries = detached(py, || self.core.entries(first_prompt, n_prompts))?;
+        let all: Entries =
+            watched(py, None, |watch| self.core.entries(first_prompt, n_prompts, watch))?;
         Ok((
             PyArray1::from_vec(py, all.prompt_ptr),
             PyArray1::from_vec(py, all.feature),
@@ -163,6 +208,49 @@ impl Dump {
     fn summary(&self, py: Python<'_>, progress: Progress) -> PyResult<Summary> {
         let s = watched(py, progress, |watch| self.core.summary(watch))?;
         Ok((s.layers, s.n_zero, s.n_negative, s.exponents, s.range, s.last_position))
+    }
+}
+
+fn budget(k: i64) -> PyResult<usize> {
+    usize::try_from(k)
+        .map_err(|_| to_python(Error::Budget(format!("budget {k} must be at least 0"))))
+}
+
+/// Ids and scores.
+fn listed<'py>(py: Python<'py>, best: &[Scored]) -> (Array<'py, i64>, Array<'py, f64>) {
+    let ids = best.iter().map(|scored| scored.id as i64).collect();
+    let scores = best.iter().map(|scored| scored.score).collect();
+    (PyArray1::from_vec(py, ids), PyArray1::from_vec(py, scores))
+}
+
+/// Blocks of prompts joined in order, for a range of features.
+#[pyclass(module = "pie_fast._native")]
+pub struct Fold {
+    core: CoreFold,
+}
+
+#[pymethods]
+impl Fold {
+    #[new]
+    fn new(rank_by: &str, first: u64, end: u64) -> PyResult<Self> {
+        let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
+        Ok(Self { core: CoreFold::new(rank_by, first..end).map_err(to_python)? })
+    }
+
+    /// Join the next block.
+    fn add(
+        &mut self,
+        ids: PyReadonlyArray1<'_, u32>,
+        sums: PyReadonlyArray1<'_, f64>,
+    ) -> PyResult<()> {
+        let (ids, sums) = (slice("ids", &ids)?, slice("sums", &sums)?);
+        self.core.add(ids, sums).map_err(to_python)
+    }
+
+    /// Scores so far, and which features have entries.
+    fn finish<'py>(&self, py: Python<'py>, n_prompts: u64) -> (Array<'py, f64>, Array<'py, bool>) {
+        let (scores, has) = self.core.finish(n_prompts);
+        (PyArray1::from_vec(py, scores), PyArray1::from_vec(py, has))
     }
 }
 

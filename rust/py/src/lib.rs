@@ -12,8 +12,12 @@ mod select;
 mod synergy;
 
 /// The native part of `pie_fast`.
-#[pyo3::pymodule]
+///
+/// Free-threaded Python is not declared: nothing here was tested on it.
+#[pyo3::pymodule(gil_used = true)]
 mod _native {
+    use crate::errors::to_python;
+    use pie_fast_core::cpu::choose;
     use pyo3::prelude::*;
 
     #[pymodule_export]
@@ -23,7 +27,7 @@ mod _native {
     #[pymodule_export]
     use super::delphi::{DelphiCache, delphi_tokens};
     #[pymodule_export]
-    use super::dump::Dump;
+    use super::dump::{Dump, Fold};
     #[pymodule_export]
     use super::select::{
         check_synergy, explain_selection, greedy_select, greedy_select_many, improve_by_swaps,
@@ -36,6 +40,8 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-        module.add("build_profile", profile)
+        module.add("build_profile", profile)?;
+        // Asked here, so that a wrong wish is an error of the import and not passed over.
+        module.add("kernels", choose().map_err(to_python)?.name())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::arrays::Either;
 use crate::arrays::{Floats, slice};
-use crate::enter::interruptible;
+use crate::enter::{abandonable, interruptible};
 use crate::errors::to_python;
 use crate::matrix::LONG;
 use numpy::{
@@ -33,7 +33,7 @@ fn square(py: Python<'_>, values: Vec<f32>, n: usize) -> PyResult<Bound<'_, PyAr
 /// The arrays and the metadata of a checked `synergy.safetensors`.
 #[pyfunction]
 pub fn load_synergy(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let loaded = interruptible(py, true, |cancel| synergy::load(&path, cancel))?;
+    let loaded = abandonable(py, move |cancel| synergy::load(&path, cancel))?;
     let m = loaded.pool.len();
     let out = PyDict::new(py);
     match loaded.values {
@@ -57,7 +57,7 @@ pub fn unpack_synergy<'py>(
     n: usize,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
     let values = slice("packed", &packed)?;
-    let full = interruptible(py, values.len() > LONG, |_| synergy::unpack(values, n))?;
+    let full = interruptible(py, values.len() > LONG, |cancel| synergy::unpack(values, n, cancel))?;
     square(py, full, n)
 }
 
@@ -102,7 +102,9 @@ pub fn synergy_clusters<'py>(
     let labels = if let Ok(full) = matrix.extract::<PyReadonlyArray2<'py, f32>>() {
         let n = full.shape()[0];
         let values = slice("matrix", &full)?;
-        interruptible(py, values.len() > LONG, |_| synergy::clusters(values, n, threshold))?
+        interruptible(py, values.len() > LONG, |cancel| {
+            synergy::clusters(values, n, threshold, cancel)
+        })?
     } else {
         let (indptr, indices, values): Rows<'py> = matrix.extract().map_err(|_| {
             PyTypeError::new_err("matrix must be a float32 matrix or (int64, int32, float32) CSR")
@@ -110,7 +112,7 @@ pub fn synergy_clusters<'py>(
         let (indptr, indices) = (slice("indptr", &indptr)?, slice("indices", &indices)?);
         let rows = Csr::new(indptr, indices, slice("values", &values)?).map_err(to_python)?;
         let long = indices.len() > LONG / 4;
-        interruptible(py, long, |_| synergy::clusters_sparse(&rows, threshold))?
+        interruptible(py, long, |cancel| synergy::clusters_sparse(&rows, threshold, cancel))?
     };
     Ok(PyArray1::from_vec(py, labels))
 }

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from pie_fast.errors import DumpError
 from pie_fast.storage import write_safetensors
+from pie_fast.untrusted import load_json
 
 #: the file in its folder
 FILE = "contexts.safetensors"
@@ -90,8 +91,8 @@ class SavedPass:
                 f"{self.path}: format is {metadata.get('format')!r}, must be {_FORMAT!r}"
             )
         try:
-            theirs = json.loads(metadata.get("identity", ""))
-        except (ValueError, RecursionError) as error:
+            theirs = load_json(metadata.get("identity", ""))
+        except ValueError as error:
             raise DumpError(f"{self.path}: identity is not JSON: {error}") from error
         if not isinstance(theirs, dict):
             raise DumpError(f"{self.path}: identity is {theirs!r}, must be an object")

@@ -3,6 +3,7 @@
 use super::SILENT;
 use super::feature::{Feature, Peak, bin, magnitude};
 use super::firing::Firing;
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::workers::Workers;
 use std::ops::Range;
@@ -69,9 +70,9 @@ impl<'a> Batch<'a> {
     /// Where each feature fires.
     ///
     /// # Errors
-    /// A value that is not finite, wherever it is; of several the first.
-    pub(super) fn firing(&self, workers: &Workers) -> Result<Firing> {
-        Firing::of(self.values, self.counted, self.n_features, workers)
+    /// A value that is not finite, wherever it is; of several the first. An interrupt.
+    pub(super) fn firing(&self, workers: &Workers, cancel: &Cancel) -> Result<Firing> {
+        Firing::of(self.values, self.counted, self.n_features, workers, cancel)
     }
 
     /// Show all sequences to the `feature` of a column.

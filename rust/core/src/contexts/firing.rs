@@ -1,5 +1,6 @@
 //! Where each feature fires in a batch, as bits.
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::simd::bits::{ROWS, nonzero, shared};
 use crate::workers::Workers;
@@ -22,13 +23,20 @@ impl Firing {
     /// Of `values` `[n, k]`, row-major, at the positions that are `counted` `[n]`.
     ///
     /// # Errors
-    /// A value that is not finite, wherever it is; of several the first.
-    pub fn of(values: &[f32], counted: &[bool], k: usize, workers: &Workers) -> Result<Self> {
+    /// A value that is not finite, wherever it is; of several the first. An interrupt.
+    pub fn of(
+        values: &[f32],
+        counted: &[bool],
+        k: usize,
+        workers: &Workers,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let mut words = vec![0; counted.len().div_ceil(ROWS) * k];
         if k > 0 {
             let rows = values.chunks(WORDS * ROWS * k).zip(counted.chunks(WORDS * ROWS));
             let mut blocks: Vec<_> = words.chunks_mut(WORDS * k).zip(rows).collect();
             workers.each(&mut blocks, |i, (words, (values, counted))| {
+                cancel.check()?;
                 let rows = values.chunks(ROWS * k).zip(counted.chunks(ROWS));
                 let finite = words
                     .chunks_exact_mut(k)

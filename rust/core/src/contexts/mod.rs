@@ -29,6 +29,7 @@ mod state;
 pub use batch::Batch;
 pub use state::State;
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::file::reserve;
 use crate::workers::Workers;
@@ -100,12 +101,18 @@ impl Collector {
     }
 
     /// Collect from a batch, on `threads` (all of them where None); the result does not depend on
-    /// their number. After an error nothing has changed.
+    /// their number. After an error nothing has changed, nor after an interrupt: the first pass
+    /// over the batch stops for it, what follows does not.
     ///
     /// # Errors
     /// A batch of another number of features, sequences that were added before, counts above
-    /// `i64::MAX`.
-    pub fn add(&mut self, batch: &Batch<'_>, threads: Option<usize>) -> Result<()> {
+    /// `i64::MAX`; an interrupt.
+    pub fn add(
+        &mut self,
+        batch: &Batch<'_>,
+        threads: Option<usize>,
+        cancel: &Cancel,
+    ) -> Result<()> {
         let k = self.n_features();
         if batch.n_features() != k {
             let columns = batch.n_features();
@@ -113,7 +120,7 @@ impl Collector {
             return Err(Error::argument(message));
         }
         let workers = Workers::new(threads, k * batch.n_tokens() < SMALL)?;
-        let firing = batch.firing(&workers)?;
+        let firing = batch.firing(&workers, cancel)?;
         self.seen.check(&batch.sequences())?;
         self.counted = self.counted_with(batch.n_counted())?;
         self.seen.insert(batch.sequences());

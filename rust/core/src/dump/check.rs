@@ -3,6 +3,7 @@
 use crate::dump::{Dump, Pieces, Rows, Want, Watch};
 use crate::error::{Error, Result};
 use crate::file::Source;
+use crate::workers::Workers;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -56,10 +57,14 @@ impl Dump {
                 }
             }
         })?;
-        let total = self.n_active();
         self.manifest().shards.iter().try_for_each(|entry| {
             let source = Source::open(self.folder().join(&entry.file))?;
-            compare_hash(&source, &entry.hash, &mut || watch(total, total))
+            let hash = sha256(&source, watch, self.n_active())?;
+            if hash == entry.hash {
+                return Ok(());
+            }
+            Err(source
+                .wrong("file", format!("has sha256 {hash}, the manifest says {}", entry.hash)))
         })
     }
 
@@ -105,8 +110,9 @@ impl Dump {
     ) -> Result<()> {
         let want = Want { activation: true, attribution: self.has_attribution() };
         let (mut rows, mut done) = (Rows::default(), 0);
-        let mut pieces = Pieces::new(self, 0..self.n_prompts());
-        while let Some(piece) = pieces.next(CHUNK)? {
+        let alone = Workers::new(None, true)?;
+        let mut pieces = Pieces::new(self, 0..self.n_prompts(), &alone);
+        while let Some(piece) = pieces.next(CHUNK, &mut || watch(done, self.n_active()))? {
             rows.load(&piece.shard, piece.prompts.clone(), want)?;
             let ptr = &piece.shard.prompt_ptr;
             let begin = ptr[piece.prompts.start];
@@ -132,15 +138,8 @@ fn add_layers(layers: &mut BTreeMap<u64, u64>, mut ids: &[u32], n_features: u64)
     }
 }
 
-/// Compare the sha256 of a file with the one (hex) that the manifest has; `poll` may stop it.
-///
-/// # Errors
-/// It is another one; what `poll` returns.
-pub(super) fn compare_hash(
-    source: &Source,
-    promised: &str,
-    poll: &mut dyn FnMut() -> Result<()>,
-) -> Result<()> {
+/// The sha256 of a file in hex.
+fn sha256(source: &Source, watch: &mut Watch<'_>, total: u64) -> Result<String> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0u8; HASHED.min(source.len() as usize)];
     let mut at = 0;
@@ -149,13 +148,9 @@ pub(super) fn compare_hash(
         source.read(&mut buffer[..n], at)?;
         digest.update(&buffer[..n]);
         at += n as u64;
-        poll()?;
+        watch(total, total)?;
     }
-    let hash = hex(&digest.finalize());
-    if hash == promised {
-        return Ok(());
-    }
-    Err(source.wrong("file", format!("has sha256 {hash}, the manifest says {promised}")))
+    Ok(hex(&digest.finalize()))
 }
 
 /// Bytes in hex.

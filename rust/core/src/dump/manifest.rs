@@ -14,8 +14,9 @@ pub const VERSION: u64 = 1;
 /// Feature ids are u32.
 pub const MAX_FEATURES: u64 = 1 << 32;
 
-/// The longest manifest that is read.
-const MAX_BYTES: u64 = 1 << 28;
+/// The longest manifest that is read: of a hundred thousand shards. As values it may take ninety
+/// times as much.
+const MAX_BYTES: u64 = 1 << 25;
 
 /// What the manifest says about one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct ShardEntry {
     pub bytes: u64,
     /// sha256 of the file, in hex.
     pub hash: String,
+    /// CRC-32 of the file (that of zlib); older dumps have none.
+    pub crc32: Option<u32>,
 }
 
 /// The part of `manifest.json` that reading needs.
@@ -138,7 +141,20 @@ fn shard(fields: &Fields<'_>) -> Result<ShardEntry> {
         n_active: fields.number("n_active", 0, max)?,
         bytes: fields.number("bytes", 0, max)?,
         hash: hash.to_ascii_lowercase(),
+        crc32: crc32(fields)?,
     })
+}
+
+fn crc32(fields: &Fields<'_>) -> Result<Option<u32>> {
+    if !fields.map.contains_key("crc32") {
+        return Ok(None);
+    }
+    let text = fields.text("crc32")?;
+    let digits = text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match u32::from_str_radix(text, 16) {
+        Ok(found) if digits => Ok(Some(found)),
+        _ => Err(fields.wrong("crc32", format!("{text:?} is not 8 hexadecimal digits"))),
+    }
 }
 
 /// Compare `checksum`, the last key where there is one: the sha256 of all bytes before it.

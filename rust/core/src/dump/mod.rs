@@ -2,11 +2,11 @@
 //!
 //! Per prompt a dump lists `(feature, position, activation, attribution)` in ascending
 //! (feature, position). A dump is opened by checking its manifest and every shard's layout;
-//! entries are read by pread when they are needed and checked before they are used. The first time
-//! that a shard is needed, its sha256 is compared with the manifest's: a bit that fell in a number
-//! leaves a number, and nothing else would tell. Nothing is kept open between calls.
+//! entries are read by pread when they are needed and checked before they are used, after the CRC-32
+//! of their shard where the manifest has one. Nothing is kept open between calls.
 
 mod check;
+mod crc;
 mod entries;
 pub mod manifest;
 mod rows;
@@ -23,8 +23,9 @@ pub(crate) use scan::{Piece, Pieces};
 pub(crate) use shard::Shard;
 
 use crate::error::{Error, Result};
+use crate::workers::Workers;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Prompts are added up in blocks of this many, by global prompt index, whatever the shards.
 pub const BLOCK: u64 = 256;
@@ -39,8 +40,6 @@ pub struct Dump {
     manifest: Manifest,
     n_active: u64,
     has_attribution: bool,
-    /// Whether each shard was hashed; whoever comes second waits for the first.
-    hashed: Arc<Vec<Mutex<bool>>>,
 }
 
 impl Dump {
@@ -50,30 +49,37 @@ impl Dump {
     /// The manifest or the layout of a shard is not what the format promises; the message names
     /// the file, the field and the value.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
+        Self::open_prompts(folder, 0..u64::MAX)
+    }
+
+    /// As [`Dump::open`] where only the shards that hold some of `prompts` need to be there, and
+    /// only these are checked. Reading other prompts is an error of the missing file.
+    ///
+    /// # Errors
+    /// As [`Dump::open`].
+    pub fn open_prompts(folder: impl Into<PathBuf>, prompts: Range<u64>) -> Result<Self> {
         let folder = folder.into();
         let manifest = Manifest::read(&folder)?;
-        let hashed = Arc::new(manifest.shards.iter().map(|_| Mutex::new(false)).collect());
-        let mut dump = Self { folder, manifest, n_active: 0, has_attribution: true, hashed };
+        let mut dump = Self { folder, manifest, n_active: 0, has_attribution: true };
+        let whole = prompts == (0..u64::MAX);
+        let mut seen = 0;
         for (i, entry) in dump.manifest.shards.iter().enumerate() {
+            dump.n_active += entry.n_active;
+            let end = entry.first_prompt + entry.n_prompts;
+            if !whole && prompts.start.max(entry.first_prompt) >= prompts.end.min(end) {
+                continue;
+            }
             let shard = dump.layout(i)?;
             let has = shard.columns.attribution.is_some();
-            if i > 0 && has != dump.has_attribution {
+            if seen > 0 && has != dump.has_attribution {
                 let (this, other) = if has { ("has", "have not") } else { ("lacks", "have") };
                 let message = format!("this shard {this} it, those before {other}");
                 return Err(shard.source.wrong("attribution", message));
             }
             dump.has_attribution = has;
-            dump.n_active += entry.n_active;
+            seen += 1;
         }
         Ok(dump)
-    }
-
-    /// The same, whose shards are read without comparing their sha256.
-    #[must_use]
-    pub fn unchecked(mut self) -> Self {
-        let trusted = self.manifest.shards.iter().map(|_| Mutex::new(true));
-        self.hashed = Arc::new(trusted.collect());
-        self
     }
 
     /// Its folder.
@@ -112,13 +118,17 @@ impl Dump {
         self.has_attribution
     }
 
-    /// Open shard `i` to read it: its layout is checked again, the file may be another one by now.
-    pub(crate) fn shard(&self, i: usize) -> Result<Shard> {
+    /// Open shard `i` to read it: its layout is checked again, the file may be another one by now,
+    /// and its CRC-32 by `workers`.
+    pub(crate) fn shard(
+        &self,
+        i: usize,
+        workers: &Workers,
+        pause: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Shard> {
         let shard = self.layout(i)?;
-        let mut hashed = self.hashed[i].lock().unwrap_or_else(PoisonError::into_inner);
-        if !*hashed {
-            check::compare_hash(&shard.source, &self.manifest.shards[i].hash, &mut || Ok(()))?;
-            *hashed = true;
+        if let Some(promised) = self.manifest.shards[i].crc32 {
+            crc::compare(&shard.source, promised, workers, pause)?;
         }
         Ok(shard)
     }

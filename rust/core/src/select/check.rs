@@ -89,11 +89,11 @@ pub fn sparse<I: Index, W: Real>(
     let workers = Workers::new(threads, matrix.indices.len() < FEW)?;
     let n_tasks = n.div_ceil(FEW / ROWS);
     let sums = workers.map(n_tasks, |task| {
-        cancel.check()?;
         let rows = task * (FEW / ROWS)..((task + 1) * (FEW / ROWS)).min(n);
         let mut sum = 0_u64;
         let mut sorted = Vec::new();
         for id in rows {
+            cancel.check()?;
             sum = sum.wrapping_add(sparse_row(matrix, id, &mut sorted)?);
         }
         Ok(sum)

@@ -51,12 +51,12 @@ pub fn improve_by_swaps<S: Vector, W: Synergy>(
 ) -> Result<Swapped> {
     let mut search = Search::new(scores, synergy, ids, bonus, limits)?;
     let mut swaps = Vec::new();
-    let before = search.objective()?;
+    let before = search.objective(cancel)?;
     let mut now = before;
     while swaps.len() < max_swaps {
         let Some((place, f)) = search.best_swap(cancel)? else { break };
         let out = std::mem::replace(&mut search.chosen[place], f);
-        let after = search.objective()?;
+        let after = search.objective(cancel)?;
         if after <= now {
             search.chosen[place] = out;
             break;
@@ -140,12 +140,13 @@ impl<'a, W: Synergy> Search<'a, W> {
     }
 
     /// F, added up in the order of ids.
-    fn objective(&self) -> Result<f64> {
+    fn objective(&self, cancel: &Cancel) -> Result<f64> {
         let mut sorted = self.chosen.clone();
         sorted.sort_unstable();
         let (mut scores, mut pairs) = (0.0, 0.0);
         let mut row = vec![0.0; self.score.len()];
         for (at, &f) in sorted.iter().enumerate() {
+            cancel.check()?;
             scores += self.score[f];
             self.synergy.add_row(f, &mut row)?;
             sorted[at + 1..].iter().for_each(|&g| pairs += row[g]);
@@ -160,6 +161,7 @@ impl<'a, W: Synergy> Search<'a, W> {
         let m = self.score.len();
         let (mut sum, mut row) = (vec![0.0; m], vec![0.0; m]);
         for &s in &self.chosen {
+            cancel.check()?;
             self.synergy.add_row(s, &mut sum)?;
         }
         let full = self.full_layers();

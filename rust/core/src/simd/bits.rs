@@ -14,8 +14,8 @@ pub const ROWS: usize = u32::BITS as usize;
 #[inline]
 pub fn nonzero(rows: &[f32], counted: &[bool], masks: &mut [u32]) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 was just seen.
+    if crate::cpu::avx2() {
+        // SAFETY: `cpu` saw AVX2.
         return unsafe { avx2::nonzero(rows, counted, masks) };
     }
     plain::nonzero(rows, counted, masks)
@@ -28,8 +28,8 @@ pub fn nonzero(rows: &[f32], counted: &[bool], masks: &mut [u32]) -> bool {
 #[inline]
 pub fn shared(words: &[u32], column: usize, counts: &mut [u32]) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 was just seen.
+    if crate::cpu::avx2() {
+        // SAFETY: `cpu` saw AVX2.
         return unsafe { avx2::shared(words, column, counts) };
     }
     plain::shared(words, column, counts);

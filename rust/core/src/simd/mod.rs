@@ -14,6 +14,7 @@
 mod avx2;
 pub mod bits;
 
+use crate::cpu;
 use crate::real::Real;
 
 /// Candidates per block; scores and bonuses are padded to a multiple of it.
@@ -53,8 +54,8 @@ pub fn prefetch<T>(slice: &[T], index: usize) {
 #[inline]
 pub fn leading_within<S: Vector>(blocks: &[[S; BLOCK]], lowest: S, highest: S) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 was just seen.
+    if cpu::avx2() {
+        // SAFETY: `cpu` saw AVX2.
         return unsafe { S::leading_within(blocks, lowest, highest) };
     }
     let within = |block: &[S; BLOCK]| {
@@ -72,8 +73,8 @@ pub const MASK: usize = 64;
 #[inline]
 pub fn over(values: &[f32; MASK], limits: &[f32; MASK]) -> u64 {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 was just seen.
+    if cpu::avx2() {
+        // SAFETY: `cpu` saw AVX2.
         return unsafe { avx2::over(values, limits) };
     }
     let bit =
@@ -86,8 +87,8 @@ pub fn over(values: &[f32; MASK], limits: &[f32; MASK]) -> u64 {
 #[inline]
 pub fn synergies<J: Real>(joint: &[J], first: f64, others: &[f64], lowest: f32, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 was just seen.
+    if cpu::avx2() {
+        // SAFETY: `cpu` saw AVX2.
         return unsafe { avx2::synergies(joint, first, others, lowest, out) };
     }
     plain::synergies(joint, first, others, lowest, out);
@@ -120,11 +121,11 @@ enum Isa {
 }
 
 impl Kernel {
-    /// The fastest one.
+    /// The fastest one that may run.
     #[must_use]
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if cpu::avx2() {
             return Self(Isa::Avx2);
         }
         Self::plain()
@@ -149,7 +150,7 @@ impl Kernel {
                 plain::argmax(most, pass)
             }
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `detect` saw avx2 and fma; the lengths were just compared.
+            // SAFETY: `cpu` saw avx2 and fma; the lengths were just compared.
             Isa::Avx2 => unsafe {
                 let most = avx2::add_row(row, pass);
                 avx2::argmax(most, pass)

@@ -1,5 +1,6 @@
 //! Groups of candidates that strong pairs connect.
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::real::Index;
 use crate::select::sparse::Csr;
@@ -12,14 +13,15 @@ use crate::select::sparse::Csr;
 ///
 /// # Errors
 /// A threshold that is not above 0 (it would connect pairs that have no value); numbers that are
-/// not `n * n`.
-pub fn clusters(values: &[f32], n: usize, threshold: f64) -> Result<Vec<i64>> {
+/// not `n * n`; an interrupt.
+pub fn clusters(values: &[f32], n: usize, threshold: f64, cancel: &Cancel) -> Result<Vec<i64>> {
     if n.checked_mul(n) != Some(values.len()) {
         let got = values.len();
         return Err(Error::argument(format!("matrix holds {got} numbers, must be {n} x {n}")));
     }
     let mut groups = Groups::new(n, threshold)?;
     for (i, row) in values.chunks_exact(n.max(1)).enumerate() {
+        cancel.check()?;
         for (j, &value) in row.iter().enumerate().skip(i + 1) {
             groups.see(i, j, value);
         }
@@ -30,11 +32,16 @@ pub fn clusters(values: &[f32], n: usize, threshold: f64) -> Result<Vec<i64>> {
 /// As [`clusters`], over a sparse matrix.
 ///
 /// # Errors
-/// A threshold that is not above 0; a broken row.
-pub fn clusters_sparse<I: Index>(matrix: &Csr<'_, I, f32>, threshold: f64) -> Result<Vec<i64>> {
+/// A threshold that is not above 0; a broken row; an interrupt.
+pub fn clusters_sparse<I: Index>(
+    matrix: &Csr<'_, I, f32>,
+    threshold: f64,
+    cancel: &Cancel,
+) -> Result<Vec<i64>> {
     let n = matrix.len();
     let mut groups = Groups::new(n, threshold)?;
     for i in 0..n {
+        cancel.check()?;
         let (columns, values) = matrix.row(i)?;
         for (&column, &value) in columns.iter().zip(values) {
             groups.see(i, matrix.column(i, column)?, value);

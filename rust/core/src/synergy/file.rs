@@ -129,7 +129,7 @@ impl Reader<'_> {
             let message = format!("has shape {:?}, must have one dimension", tensor.shape);
             return Err(self.source.wrong(name, message));
         };
-        self.source.read_vec(tensor.offset, n)
+        self.source.read_long(tensor.offset, n, self.cancel)
     }
 
     fn shaped<T: Pod>(&self, name: &str, dtype: &str, shape: &[usize]) -> Result<Vec<T>> {
@@ -138,7 +138,7 @@ impl Reader<'_> {
             let message = format!("has shape {:?}, must be {shape:?}", tensor.shape);
             return Err(self.source.wrong(name, message));
         }
-        self.source.read_vec(tensor.offset, shape.iter().product())
+        self.source.read_long(tensor.offset, shape.iter().product(), self.cancel)
     }
 
     fn square(&self, name: &str, m: usize) -> Result<Vec<f32>> {

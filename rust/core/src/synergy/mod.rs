@@ -12,7 +12,9 @@ pub use clusters::{clusters, clusters_sparse};
 pub use file::{Loaded, Values, load};
 pub use top::{Importances, top_per_row};
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::file::zeros;
 
 /// A sparse matrix that owns its arrays; columns ascend within a row.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -52,13 +54,14 @@ fn check_packed<T>(name: &str, packed: &[T], n: usize) -> Result<()> {
 /// `packed` `[n (n - 1) / 2]`, the result `[n, n]` row-major.
 ///
 /// # Errors
-/// `packed` has another length.
-pub fn unpack(packed: &[f32], n: usize) -> Result<Vec<f32>> {
+/// `packed` has another length; there is no memory for the matrix; an interrupt.
+pub fn unpack(packed: &[f32], n: usize, cancel: &Cancel) -> Result<Vec<f32>> {
     check_packed("packed", packed, n)?;
-    let mut full = vec![0.0; n * n];
+    let mut full = zeros(n.saturating_mul(n))?;
     // In tiles, so that the lower triangle is written in whole cache lines.
     const TILE: usize = 32;
     for rows in (0..n).step_by(TILE) {
+        cancel.check()?;
         for columns in (rows..n).step_by(TILE) {
             for i in rows..(rows + TILE).min(n) {
                 let from = columns.max(i + 1);
@@ -80,11 +83,15 @@ mod tests {
 
     #[test]
     fn packed_places() -> Result<()> {
+        let go = Cancel::new();
         assert_eq!([0, 1, 2, 3, 4, 5].map(n_pairs), [0, 0, 1, 3, 6, 10]);
-        assert_eq!(unpack(&[1.0, 2.0, 3.0], 3)?, [0.0, 1.0, 2.0, 1.0, 0.0, 3.0, 2.0, 3.0, 0.0]);
+        assert_eq!(
+            unpack(&[1.0, 2.0, 3.0], 3, &go)?,
+            [0.0, 1.0, 2.0, 1.0, 0.0, 3.0, 2.0, 3.0, 0.0]
+        );
         let n = 70;
         let packed: Vec<f32> = (0..n_pairs(n)).map(|p| p as f32).collect();
-        let full = unpack(&packed, n)?;
+        let full = unpack(&packed, n, &go)?;
         let mut place = 0;
         for i in 0..n {
             assert_eq!(full[i * n + i], 0.0);
@@ -93,7 +100,7 @@ mod tests {
                 place += 1;
             }
         }
-        assert!(unpack(&packed, n + 1).is_err());
+        assert!(unpack(&packed, n + 1, &go).is_err());
         Ok(())
     }
 }

@@ -82,7 +82,7 @@ pub fn top_per_row<J: Real>(
         Panel::new(pairs, rows, t).fill()
     })?;
     let rows: Vec<Vec<Pair>> = panels.into_iter().flatten().collect();
-    Ok(if symmetric { gather(&mirrored(&rows)) } else { gather(&rows) })
+    Ok(if symmetric { gather(&mirrored(&rows, cancel)?) } else { gather(&rows) })
 }
 
 type Pair = (u32, f32);
@@ -233,9 +233,10 @@ fn strongest(kept: &mut Vec<Pair>, t: usize) {
 }
 
 /// Each pair of either row in both.
-fn mirrored(rows: &[Vec<Pair>]) -> Vec<Vec<Pair>> {
+fn mirrored(rows: &[Vec<Pair>], cancel: &Cancel) -> Result<Vec<Vec<Pair>>> {
     let mut all = rows.to_vec();
     for (i, row) in rows.iter().enumerate() {
+        cancel.check()?;
         for &(j, w) in row {
             let other = &rows[j as usize];
             if other.binary_search_by_key(&(i as u32), |&(column, _)| column).is_err() {
@@ -243,8 +244,11 @@ fn mirrored(rows: &[Vec<Pair>]) -> Vec<Vec<Pair>> {
             }
         }
     }
-    all.iter_mut().for_each(|row| row.sort_unstable_by_key(|&(j, _)| j));
-    all
+    for row in &mut all {
+        cancel.check()?;
+        row.sort_unstable_by_key(|&(j, _)| j);
+    }
+    Ok(all)
 }
 
 fn gather(rows: &[Vec<Pair>]) -> CsrArrays {

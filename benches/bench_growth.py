@@ -3,7 +3,8 @@
     python benches/bench_growth.py [--full]
 
 The exponent between the first and last size is gated; 1 is linear. Threads are told and not gated:
-on shared cores a second thread waits for whoever holds the core.
+on shared cores a second thread waits for whoever holds the core. ``--full`` adds scores and top-k
+up to 10^9 entries (16 GB in the folder for temporary files) and selection up to 10^7 candidates.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pie_fast
 from bench_select import circulant, dense_problem
+from growth_far import far
 from harness import Suite, best_of, suite
 from making_dumps import zipf_dump
 
@@ -91,3 +93,5 @@ if __name__ == "__main__":
         dense(run)
         sparse(run)
         score(run, Path(name))
+        if run.full:
+            far(Path(name))

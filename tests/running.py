@@ -102,6 +102,13 @@ def write_behavior(path: Path, n_selection: int, n_held_out: int, **of_prompts: 
     return path
 
 
+def written(file: Path) -> dict[str, Any]:
+    """A JSON file without its checksum: what was written, or what is to be changed."""
+    found: dict[str, Any] = json.loads(file.read_text())
+    found.pop("checksum", None)
+    return found
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

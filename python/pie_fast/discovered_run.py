@@ -15,6 +15,7 @@ from pie_fast.behaviors import Behavior, load_behavior
 from pie_fast.errors import PieFastError
 from pie_fast.journal import spent_by
 from pie_fast.outputs import RESULT
+from pie_fast.seals import unsealed
 from pie_fast.types import FeatureId
 from pie_fast.untrusted import load_json, shown
 
@@ -204,9 +205,10 @@ def _check(path: Path, name: str, value: Any) -> None:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        content = load_json(path.read_bytes())
+        data = path.read_bytes()
+        content = load_json(data)
     except ValueError as error:
         raise PieFastError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise PieFastError(f"{path}: holds a {type(content).__name__}, must be an object")
-    return content
+    return unsealed(path, data, content)

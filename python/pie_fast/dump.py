@@ -175,6 +175,9 @@ class FeatureDump:
             raise DumpError(
                 f"{path}: prompt_ptr: {table.n_prompts} prompts, the manifest says {self.n_prompts}"
             )
+        promised = self.manifest.get("prompts_hash")
+        if promised is not None and table.digest(self.n_prompts).hex != promised:
+            raise DumpError(f"{path}: is not what the manifest has the hash of (prompts_hash)")
         return table.first(self.n_prompts)
 
     def score(
@@ -302,7 +305,7 @@ class FeatureDump:
             self._native.verify(lengths, progress=progress)
 
 
-def open_dump(path: str | Path) -> FeatureDump:
+def open_dump(path: str | Path, *, check: bool = True) -> FeatureDump:
     """Open a feature dump and check its manifest and the layout of every shard.
 
     A dump whose capture was interrupted opens with the prompts it has; ``complete`` tells.

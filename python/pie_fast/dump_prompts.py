@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
 from dataclasses import dataclass, fields, replace
@@ -161,6 +163,12 @@ class PromptTable:
                 joined[field.name] = np.concatenate(values)
         return cls(**joined)
 
+    def digest(self, n_prompts: int) -> PromptDigest:
+        """Of all prompts, and of the metrics of the first ``n_prompts``."""
+        digest = PromptDigest(self)
+        digest.add(self, 0, n_prompts)
+        return digest
+
     def save(self, path: Path) -> None:
         """Write ``prompts.safetensors``."""
         values = ((name, getattr(self, name)) for name in _DTYPES)
@@ -230,6 +238,38 @@ class PromptTable:
             if not (close if name.startswith("metric") else mine == theirs).all():
                 return name
         return None
+
+
+class PromptDigest:
+    """A sha256 that grows with the metrics that become known.
+
+    Args:
+        table: Its prompts; their metrics are added by `add`.
+    """
+
+    def __init__(self, table: PromptTable) -> None:
+        self._digest = hashlib.sha256()
+        for name in _DTYPES:
+            column = getattr(table, name)
+            if column is not None and not name.startswith("metric"):
+                self._digest.update(f"{name} {len(column)} ".encode())
+                self._digest.update(column.data)
+
+    def add(self, table: PromptTable, begin: int, end: int) -> None:
+        """Metrics of the prompts ``begin .. end``, in pairs: where they are cut changes nothing."""
+        pairs = np.stack([table.metric_clean[begin:end], table.metric_baseline[begin:end]], axis=1)
+        self._digest.update(np.ascontiguousarray(pairs).data)
+
+    def copy(self) -> PromptDigest:
+        """One that grows on its own."""
+        other = copy.copy(self)
+        other._digest = self._digest.copy()
+        return other
+
+    @property
+    def hex(self) -> str:
+        """Of what was added so far."""
+        return self._digest.hexdigest()
 
 
 def _cast(name: str, value: Any, dtype: type[np.generic]) -> NDArray[Any]:

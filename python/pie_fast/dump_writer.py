@@ -12,7 +12,8 @@ import numpy as np
 from pie_fast import _native
 from pie_fast.dump_prompts import PromptTable, check_finite
 from pie_fast.errors import DumpError, OutputExistsError, PieFastError
-from pie_fast.storage import swap_in, to_bf16, write_json, write_safetensors
+from pie_fast.seals import write_sealed
+from pie_fast.storage import swap_in, to_bf16, write_safetensors
 from pie_fast.untrusted import load_json
 
 if TYPE_CHECKING:
@@ -29,7 +30,16 @@ BLOCK = 256
 ActivationDtype = Literal["F32", "F16", "BF16"]
 
 #: Keys that the writer fills in itself.
-COUNTED = ("format", "version", "n_prompts", "n_prompts_planned", "complete", "shards")
+COUNTED = (
+    "format",
+    "version",
+    "n_prompts",
+    "n_prompts_planned",
+    "complete",
+    "shards",
+    "prompts_hash",
+    "checksum",
+)
 #: Keys that a capture records while it runs; the one that resumes it takes them over.
 RECORDED = ("batches",)
 #: Keys that may differ between a dump and the capture that resumes it.
@@ -92,6 +102,7 @@ class DumpWriter:
         self._shards: list[dict[str, Any]] = []
         self._has_attribution: bool | None = None
         self._buffer = _Buffer()
+        self._digest = self._prompts.digest(0)
         self._closed = False
         self._folder, resuming = _choose_folder(self._path, resume=resume, force=force)
         if resuming:
@@ -234,13 +245,19 @@ class DumpWriter:
         mine = self._manifest()
         for key in sorted({*stored, *mine} - {*COUNTED, *FREE}):
             _check_same(path, key, stored.get(key), mine.get(key))
+        n_known = sum(int(shard["n_prompts"]) for shard in stored["shards"])
         prompts = PromptTable.load(self._folder / "prompts.safetensors")
+        digest = prompts.digest(n_known)
+        if stored.get("prompts_hash", digest.hex) != digest.hex:
+            path = self._folder / "prompts.safetensors"
+            raise DumpError(f"{path}: is not what the manifest has the hash of (prompts_hash)")
         if not self._measured:
             known = (prompts.metric_clean, prompts.metric_baseline)
             if prompts.n_prompts == self._prompts.n_prompts:
                 self._prompts = self._prompts.with_metrics(0, *known)
         self._check_prompts(prompts.difference(self._prompts))
         self._shards = stored["shards"]
+        self._digest = self._prompts.digest(n_known)
         self._given |= {key: stored[key] for key in RECORDED if key in stored}
         for leftover in self._folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -267,21 +284,24 @@ class DumpWriter:
             "n_active": len(csr.feature),
             "bytes": written.bytes,
             "hash": written.hash,
+            "crc32": written.crc32,
         }
         self._shards.append(entry)
+        begin, known = int(entry["first_prompt"]), self._digest.copy()
+        self._digest.add(self._prompts, begin, begin + n_prompts)
         try:
             if not self._measured:
-                begin = int(entry["first_prompt"])
                 path = self._folder / "prompts.safetensors"
                 self._prompts.write_metrics(path, begin, begin + n_prompts)
             self._write_manifest()
         except BaseException:
             self._shards.pop()
+            self._digest = known
             raise
         self._buffer.drop(n_prompts)
 
     def _write_manifest(self) -> None:
-        write_json(self._folder / "manifest.json", self._manifest())
+        write_sealed(self._folder / "manifest.json", self._manifest())
 
     def _manifest(self) -> dict[str, Any]:
         n_prompts = self.next_prompt
@@ -296,6 +316,7 @@ class DumpWriter:
             "n_prompts_planned": self._prompts.n_prompts,
             "complete": n_prompts == self._prompts.n_prompts,
             "dtypes": {**self._given.get("dtypes", {}), **dtypes},
+            "prompts_hash": self._digest.hex,
             "shards": self._shards,
         }
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from pie_fast.errors import OutputExistsError
 from pie_fast.journal import Note, locked
 from pie_fast.run_files import JOURNAL, PARTIAL, RESULT
-from pie_fast.storage import remove_leftovers, sync_folder, write_json
+from pie_fast.seals import write_sealed as write_json
+from pie_fast.storage import remove_leftovers, sync_folder
 
 __all__ = [
     "RESULT",

@@ -24,6 +24,7 @@ from pie_fast.dump import FeatureDump
 from pie_fast.errors import BudgetError, PieFastError
 from pie_fast.method_names import DUMP_METHODS, METHODS, MODEL_METHODS
 from pie_fast.options import SMALLEST_POOL
+from pie_fast.seals import unsealed
 from pie_fast.select import greedy_select
 from pie_fast.slots import Slots, read_nodes
 from pie_fast.synergy_matrix import SynergyMatrix
@@ -282,9 +283,12 @@ def read_circuit(path: Path) -> tuple[list[FeatureId], list[str] | None]:
         PieFastError: Naming file, field and value.
     """
     try:
-        content = load_json(path.read_bytes())
+        data = path.read_bytes()
+        content = load_json(data)
     except ValueError as error:
         raise PieFastError(f"{path}: not valid JSON: {error}") from error
+    if isinstance(content, dict):
+        content = unsealed(path, data, content)
     rows = content.get("features") if isinstance(content, dict) else None
     if not isinstance(rows, list):
         raise PieFastError(f"{path}: has no list 'features'")

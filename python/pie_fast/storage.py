@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -41,10 +42,11 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 class Written(NamedTuple):
-    """What was written: length in bytes and sha256 in hex."""
+    """What was written: length in bytes, sha256 and CRC-32 in hex."""
 
     bytes: int
     hash: str
+    crc32: str
 
 
 @contextmanager
@@ -67,7 +69,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == str(temporary):
+        # What a full disk says names no file at all.
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
 
@@ -112,7 +115,11 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_safetensors(
-    path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Tensors,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    seal: bool = False,
 ) -> Written:
     """Write a safetensors file, whole or not at all.
 
@@ -121,11 +128,12 @@ def write_safetensors(
         tensors: name -> array, or name -> (dtype, array of the bits) where numpy has no such
             dtype (``"BF16"``). Wide elements come first in the file, so that each is aligned.
         metadata: Texts for ``__metadata__``.
+        seal: Add a checksum to the metadata, see `pie_fast.seals`; it is the hash that is returned.
     """
     parts = [(name, *_typed(value)) for name, value in tensors.items()]
     parts.sort(key=lambda part: -part[2].dtype.itemsize)
     pieces = {name: Pieces(dtype, array.shape, [array]) for name, dtype, array in parts}
-    return write_pieces(path, pieces, metadata)
+    return write_pieces(path, pieces, metadata, seal=seal)
 
 
 class Pieces(NamedTuple):
@@ -143,14 +151,20 @@ class Pieces(NamedTuple):
 
 
 def write_pieces(
-    path: Path, tensors: Mapping[str, Pieces], metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Mapping[str, Pieces],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    seal: bool = False,
 ) -> Written:
     """As `write_safetensors`, of tensors that come in pieces; they stand in the order given.
 
     Raises:
         ValueError: The pieces of a tensor are more or less than its shape.
     """
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    blank = "0" * 64  # filled in when the file is written
+    texts = {**(metadata or {}), **({"checksum": blank} if seal else {})}
+    header: dict[str, object] = {"__metadata__": texts} if texts else {}
     ends, end = [], 0
     for name, (dtype, shape, _) in tensors.items():
         begin, end = end, end + math.prod(shape) * _SIZES[dtype]
@@ -158,11 +172,13 @@ def write_pieces(
         ends.append(end)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
+    digest, crc32 = hashlib.sha256(), 0
     with replacing(path) as file:
 
         def write(chunk: bytes | memoryview) -> None:
+            nonlocal crc32
             digest.update(chunk)
+            crc32 = zlib.crc32(chunk, crc32)
             file.write(chunk)
 
         write(len(text).to_bytes(8, "little"))
@@ -173,7 +189,10 @@ def write_pieces(
             written = file.tell() - 8 - len(text)
             if written != promised:
                 raise ValueError(f"{path}: {name} ends at byte {written}, must at {promised}")
-    return Written(8 + len(text) + end, digest.hexdigest())
+        if seal:
+            file.seek(8 + text.index(f'"checksum":"{blank}"'.encode()) + len('"checksum":"'))
+            file.write(digest.hexdigest().encode())
+    return Written(8 + len(text) + end, digest.hexdigest(), f"{crc32:08x}")
 
 
 def _typed(

@@ -26,6 +26,7 @@ import numpy as np
 from pie_fast import _native, csr
 from pie_fast.errors import PieFastError
 from pie_fast.packed import PackedPairs, places
+from pie_fast.seals import check_safetensors
 from pie_fast.storage import write_safetensors
 from pie_fast.synergy_given import pairs_as_kept, per_row_in_file, row_as_kept
 from pie_fast.synergy_stats import (
@@ -342,7 +343,7 @@ class SynergyMatrix:
         metadata = {name: str(getattr(self, name)) for name in _IDENTITY}
         if self.per_row is not None:
             metadata["per_row"] = str(self.per_row)
-        write_safetensors(Path(path), tensors, metadata)
+        write_safetensors(Path(path), tensors, metadata, seal=True)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -352,6 +353,7 @@ class SynergyMatrix:
             DumpError: The file is not what the format promises; file, tensor and value are named.
             OSError: It cannot be read.
         """
+        check_safetensors(Path(path))
         file = _native.load_synergy(path)
         texts = file["metadata"]
         matrix = cls(

@@ -28,6 +28,7 @@ from pie_fast.dump import FeatureDump
 from pie_fast.errors import PieFastError
 from pie_fast.model import MeanOf, Replacer, Switches
 from pie_fast.progress import Advance
+from pie_fast.seals import check_safetensors
 from pie_fast.storage import write_safetensors
 from pie_fast.synergy import BLOCK_ROWS, SynergyEstimator, symmetric
 from pie_fast.synergy_matrix import SynergyMatrix
@@ -258,6 +259,7 @@ class _Rows:
         if not path.exists():
             return rows
         try:
+            check_safetensors(path)
             with safe_open(path, framework="numpy") as file:
                 if (file.metadata() or {}).get("tag") == tag:
                     rows.values[:] = file.get_tensor("values")
@@ -277,7 +279,7 @@ class _Rows:
             "pool": self.pool,
             "spent": np.array([spent.forward, spent.backward], dtype=np.int64),
         }
-        write_safetensors(self.path, tensors, metadata={"tag": self.tag})
+        write_safetensors(self.path, tensors, metadata={"tag": self.tag}, seal=True)
 
 
 def _tag(

@@ -11,7 +11,7 @@ import pytest
 
 import tiny
 from pie_fast import open_dump
-from running import BUDGET, Outcome, World, contents, run_cli, write_behavior
+from running import BUDGET, Outcome, World, contents, run_cli, write_behavior, written
 
 
 def discover(world: World, out: Path, *args: object, k: int = BUDGET) -> Outcome:
@@ -232,7 +232,7 @@ def test_bad_features_files(world: World, tmp_path: Path) -> None:
 
 def test_dumps_that_cannot_be_read(world: World, dump: Path, tmp_path: Path) -> None:
     manifest = dump / "manifest.json"
-    content = json.loads(manifest.read_text())
+    content = written(manifest)
     manifest.write_text(json.dumps({**content, "version": 2}))
     commands = (
         ("inspect", dump),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 from pie_fast import SynergyMatrix, open_dump
 from pie_fast.journal import spent_by
-from running import BUDGET, N_HELD_OUT, N_SELECTION, Outcome, World, contents, run_cli
+from running import BUDGET, N_HELD_OUT, N_SELECTION, Outcome, World, contents, run_cli, written
 
 
 def test_discover_says_what_it_did(discovered: tuple[Path, Outcome]) -> None:
@@ -48,7 +47,7 @@ def test_result_file_is_what_was_printed(discovered: tuple[Path, Outcome]) -> No
     assert printed.pop("folder") == str(path)
     spent = spent_by(path, "discover")
     assert set(spent) == {"timings", "model_calls"}
-    assert json.loads((path / "result.json").read_text()) | spent == printed
+    assert written(path / "result.json") | spent == printed
     assert open_dump(path / "dump").complete
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -178,9 +177,9 @@ def test_synergy_makes_what_select_reads(world: World, dump: Path, tmp_path: Pat
         *("--out", tmp_path / "selection.json"),
     )
     assert chosen.json["selector"] == "fap-synergy"
-    written = json.loads((tmp_path / "selection.json").read_text())
-    assert written.pop("command")[1] == "select"
-    assert written == chosen.json
+    kept = written(tmp_path / "selection.json")
+    assert kept.pop("command")[1] == "select"
+    assert kept == chosen.json
     elsewhere = tmp_path / "kept.safetensors"
     (dump / "synergy.safetensors").rename(elsewhere)
     again = run_cli(
@@ -215,13 +214,13 @@ def test_evaluate_reads_selections_and_results(
     )
     for key in ("behavioral_fidelity", "kl_divergences", "faithfulness"):
         assert found.json[key] == said["evaluation"][key]
-    kept = json.loads((tmp_path / "figures.json").read_text())
+    kept = written(tmp_path / "figures.json")
     assert kept.pop("command")[:2] == ["pie-fast", "evaluate"]
     assert kept == found.json
     selection = tmp_path / "selection.json"
     chosen = run_cli("select", discovered[0] / "dump", "-k", 7, "--out", selection)
     assert (chosen.code, f"{selection}" in "".join(chosen.stdout.split())) == (0, True)
-    assert json.loads(selection.read_text())["command"][:2] == ["pie-fast", "select"]
+    assert written(selection)["command"][:2] == ["pie-fast", "select"]
     figures = run_cli("evaluate", *world.sources, "--features", selection, "--error", "drop")
     assert "errors dropped" in figures.stdout
 

@@ -13,7 +13,7 @@ import pytest
 from pie_fast.exchange import Graph, check_graph, read_graph
 from pie_fast.types import FeatureId
 from running import DEMO_BUDGET as K
-from running import contents, run_cli
+from running import contents, run_cli, written
 
 
 @pytest.fixture
@@ -23,8 +23,7 @@ def run(demo_run: Path, tmp_path: Path) -> Path:
 
 
 def result(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "result.json").read_text())
-    return found
+    return written(run / "result.json")
 
 
 def features_of(run: Path) -> list[FeatureId]:

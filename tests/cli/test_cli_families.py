@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import families
-from running import run_cli
+from running import run_cli, written
 
 KEPT = 4
 
@@ -44,7 +44,7 @@ def test_discover_on_every_family(family: str, tmp_path: Path) -> None:
     sources = ("--model", model, "--clt", clt, "--behavior", behavior)
     short = ("--budget", KEPT, "--stability", 2, "--no-curve", "--device", "cpu", "--json")
     said = run_cli("discover", *sources, *short, "--out", tmp_path / "run")
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = written(tmp_path / "run" / "result.json")
     spent = {key: said.json[key] for key in ("timings", "model_calls")}
     assert said.json == {**result, **spent, "folder": str(tmp_path / "run")}
     assert len(result["features"]) == len(result["interpretations"]) == KEPT

@@ -14,7 +14,7 @@ from pie_fast.behaviors import load_behavior, write_jsonl
 from pie_fast.data import demo_clt_path, demo_model_path
 from pie_fast.journal import spent_by
 from running import DEMO_BUDGET as K
-from running import Outcome, contents, run_cli
+from running import Outcome, contents, run_cli, written
 from scripted_server import Body, Reply, serving, well
 
 
@@ -209,14 +209,14 @@ def test_bad_input_is_refused(run: Path, tmp_path: Path) -> None:
     ("name", "value"), [("behavior_hash", None), ("hooks", ["x"]), ("dtypes", {"model": "int4"})]
 )
 def test_damaged_settings_are_refused(run: Path, name: str, value: object) -> None:
-    result = json.loads((run / "result.json").read_text())
+    result = written(run / "result.json")
     result["settings"][name] = value
     (run / "result.json").write_text(json.dumps(result))
     run_cli("interpret", run, "--force").refused(f"settings.{name}", value)
 
 
 def test_another_behaviour_of_the_same_name_is_noticed(run: Path) -> None:
-    result = json.loads((run / "result.json").read_text())
+    result = written(run / "result.json")
     result["settings"]["behavior_hash"] = "0" * 64
     (run / "result.json").write_text(json.dumps(result))
     run_cli("interpret", run, "--force").refused("000000000000", "--behavior")

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from running import DEMO_BUDGET as K
-from running import run_cli
+from running import run_cli, written
 
 
 def test_a_report_is_written_in_either_form(demo_run: Path, tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_report_is_written_in_either_form(demo_run: Path, tmp_path: Path) -> N
     assert page.read_text().lower().startswith("<!doctype html>")
     said = run_cli("report", demo_run, "-o", text, "--json").json
     assert said == {"report": str(text), "format": "md"}
-    first = json.loads((demo_run / "result.json").read_text())["features"][0]
+    first = written(demo_run / "result.json")["features"][0]
     for path in (page, text):
         assert f"L{first['layer']}:{first['index']}" in path.read_text()
     run_cli("report", demo_run, "-o", page).refused("report.html exists", "--force")
@@ -36,7 +36,7 @@ def test_a_page_that_cannot_be_written_is_named(demo_run: Path, tmp_path: Path) 
 
 def test_two_runs_are_compared(demo_run: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(demo_run, tmp_path / "other"))
-    content = json.loads((other / "result.json").read_text())
+    content = written(other / "result.json")
     features = content["features"]
     features[0]["rank"], features[2]["rank"] = 2, 0
     features[-1]["index"] = features[-1]["index"] + 1
@@ -67,7 +67,7 @@ def test_what_is_no_run_is_named(demo_run: Path, tmp_path: Path) -> None:
     run_cli("compare", tmp_path, demo_run).refused("result.json", "not valid JSON")
     (tmp_path / "result.json").write_text("{}")
     run_cli("compare", tmp_path, demo_run).refused("the first result lists no features")
-    result = json.loads((demo_run / "result.json").read_text())
+    result = written(demo_run / "result.json")
     for name in ("settings", "evaluation", "features"):
         (tmp_path / "result.json").write_text(json.dumps({**result, name: "damaged"}))
         said = run_cli("compare", demo_run, tmp_path)

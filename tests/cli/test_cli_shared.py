@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from running import World, run_cli, write_behavior
+from running import World, run_cli, write_behavior, written
 
 
 def test_the_command(world: World, tmp_path: Path) -> None:
@@ -15,7 +14,7 @@ def test_the_command(world: World, tmp_path: Path) -> None:
     assert [row["name"] for row in result["behaviors"]] == [world.behavior.name, other.name]
     assert result["settings"]["objective"] == "worst" and result["front"] == []
     assert result.pop("folder") == str(tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    assert written(tmp_path / "run" / "result.json") == result
     run_cli(*options).refused(tmp_path / "run", "--force")
     printed = run_cli(*options, "--force", "--objective", "pareto", "--front-steps", 1)
     assert printed.code == 0, printed.stderr

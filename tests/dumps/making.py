@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def recut(source: Path, target: Path, cuts: list[int]) -> Path:
     from pie_fast import twin_dump
     from pie_fast.storage import write_safetensors
 
-    manifest = json.loads((source / "manifest.json").read_text())
+    manifest = unsealed_manifest(source)
     prompts = [columns for _, columns in twin_dump.prompts_of(source)]
     target.mkdir()
     (target / "prompts.safetensors").write_bytes((source / "prompts.safetensors").read_bytes())
@@ -116,16 +117,24 @@ def recut(source: Path, target: Path, cuts: list[int]) -> Path:
                 "n_active": int(ptr[-1]),
                 "bytes": written.bytes,
                 "hash": written.hash,
+                "crc32": written.crc32,
             }
         )
     (target / "manifest.json").write_text(json.dumps(manifest))
     return target
 
 
+def unsealed_manifest(path: Path) -> dict[str, Any]:
+    """``manifest.json`` without its checksum, to be changed."""
+    manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+    manifest.pop("checksum", None)
+    return manifest
+
+
 def edit_manifest(path: Path, **changes: Any) -> None:
     """Overwrite keys of ``manifest.json``; a value of ``...`` removes the key."""
     file = path / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = unsealed_manifest(path)
     for key, value in changes.items():
         if value is ...:
             del manifest[key]
@@ -137,9 +146,10 @@ def edit_manifest(path: Path, **changes: Any) -> None:
 def replace_shard(path: Path, data: bytes, i: int = 0) -> None:
     """Overwrite a shard and make the manifest agree about its bytes and hash."""
     file = path / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = unsealed_manifest(path)
     shard = manifest["shards"][i]
     (path / shard["file"]).write_bytes(data)
     shard["bytes"] = len(data)
     shard["hash"] = hashlib.sha256(data).hexdigest()
+    shard["crc32"] = f"{zlib.crc32(data):08x}"
     file.write_text(json.dumps(manifest))

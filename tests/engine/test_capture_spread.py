@@ -22,8 +22,8 @@ from torch_prompts import random_prompts
 
 BUDGET = 6
 
-#: of a result, what says when and how it was asked for
-TOLD = ("command",)
+#: of a result, what says how it was asked for, and the sum over it
+TOLD = ("command", "checksum")
 
 
 @pytest.fixture(scope="module")

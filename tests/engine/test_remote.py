@@ -26,7 +26,7 @@ from pie_fast.engine.on_ray import RayEngine
 from pie_fast.errors import DumpError, OutputExistsError, StorageError
 from pie_fast.remote import staged, upload_dump
 from pie_fast.spread import SpreadDump
-from running import contents, run_cli
+from running import contents, run_cli, written
 
 SETTINGS = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -195,7 +195,7 @@ def test_without_credentials(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_manifest_that_names_files_elsewhere(bucket: Any, dump: Path, tmp_path: Path) -> None:
-    manifest = json.loads((dump / "manifest.json").read_text())
+    manifest = written(dump / "manifest.json")
     manifest["shards"][0]["file"] = "../../escaped"
     bucket.put_object(Key="bad/manifest.json", Body=json.dumps(manifest).encode())
     with pytest.raises(DumpError, match=f"s3://{bucket.name}/bad/manifest.json: shards.*escaped"):

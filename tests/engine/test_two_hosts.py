@@ -139,6 +139,6 @@ def result_of(run: Path) -> dict[str, object]:
     """All files, the result but for what it says of this very run."""
     files: dict[str, object] = dict(contents(run))
     result = json.loads((run / "result.json").read_bytes())
-    files["result.json"] = {k: v for k, v in result.items() if k != "command"}
+    files["result.json"] = {k: v for k, v in result.items() if k not in ("command", "checksum")}
     del files["journal.jsonl"]
     return files

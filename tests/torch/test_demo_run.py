@@ -16,6 +16,7 @@ from pie_fast.dump import open_dump
 from pie_fast.plan import Plan
 from pie_fast.replacement_model import ReplacementModel, load_model
 from pie_fast.selectors import Options
+from running import written
 
 BUDGET = 50
 
@@ -76,9 +77,8 @@ def test_exact_ablation_agrees_with_first_order_effects(run: tuple[dict[str, Any
 
 def test_everything_is_on_disk(run: tuple[dict[str, Any], Path]) -> None:
     result, folder = run
-    written = json.loads((folder / "result.json").read_text())
     spent = {key: result[key] for key in ("timings", "model_calls")}
-    assert written | spent == json.loads(json.dumps(result))
+    assert written(folder / "result.json") | spent == json.loads(json.dumps(result))
     dump = open_dump(folder / "dump")
     assert dump.n_prompts == 32
     ids, scores = dump.top_k(10, "mean_abs")

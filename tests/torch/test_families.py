@@ -358,7 +358,8 @@ def test_hooks_that_are_no_sites(world: World, verb: str, name: str) -> None:
     with pytest.raises(CheckpointError) as error:
         Replacer(world.model.host, clt)
     said = str(error.value)
-    assert said.startswith(f"the CLT's features {verb} hook {name!r}, which {world.model_folder}")
+    told = f"{clt.name}: the CLT's features {verb} hook {name!r}, which {world.model_folder}"
+    assert said.startswith(told)
     assert "\n" not in said
     for there in (*READS, *WRITES):
         assert repr(there) in said

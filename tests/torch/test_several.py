@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from pie_fast.several import (
     weight_grid,
 )
 from pie_fast.shared import discover_shared, effect_shares
+from running import written
 from torch_prompts import random_prompts
 
 #: as many of one as of the other would hide a mean taken over all prompts
@@ -169,7 +169,7 @@ def test_a_shared_run(tiny_model: ReplacementModel, tmp_path: Path) -> None:
     result = discover_shared(
         tiny_model, both, 12, objective="pareto", front_steps=2, out=tmp_path / "run"
     )
-    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    assert written(tmp_path / "run" / "result.json") == result
     ids = np.array([row["layer"] * 48 + row["index"] for row in result["features"]])
     assert len(set(ids.tolist())) == 12
     for row, behavior in zip(result["behaviors"], both, strict=True):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from pie_fast.engine.base import Item, Result, T, Workers
+from pie_fast.engine.head import Head
 from pie_fast.errors import PieFastError, WorkerError
 
 #: workers that an item may cost before it is given up
@@ -28,7 +29,7 @@ class RayEngine:
     """Workers on a Ray cluster; arguments as `pie_fast.engine.open_engine`.
 
     A worker that dies, or is killed because its item took longer than `timeout`, is started again
-    and its item is run again.
+    and its item is run again; where its host was lost and no other has room, there is one less.
 
     Raises:
         PieFastError: Ray is not installed, the cluster is not to be reached or has no room for a
@@ -55,6 +56,7 @@ class RayEngine:
         self._resources = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker}
         self._timeout = timeout
         self._started = _connect(self._ray, address, n_workers, cpus_per_worker, gpus_per_worker)
+        self._head = Head(self._ray.get_runtime_context().gcs_address)
         self.n_workers = n_workers or self._room()
 
     def _room(self) -> int:
@@ -70,7 +72,14 @@ class RayEngine:
     def workers(self, make: Callable[[], T]) -> Iterator[Workers[T]]:
         """See `Engine`."""
         actor = self._ray.remote(**self._resources)(_Held)
-        crew: _Crew[T] = _Crew(self._ray, lambda: actor.remote(make), self.n_workers, self._timeout)
+        crew: _Crew[T] = _Crew(
+            self._ray,
+            self._head,
+            lambda: actor.remote(make),
+            self._room,
+            self.n_workers,
+            self._timeout,
+        )
         try:
             yield crew
         finally:
@@ -152,7 +161,9 @@ class _Crew(Generic[T]):
     """Actors, and what each is at."""
 
     ray: Any
+    head: Head
     hire: Callable[[], Any]
+    room: Callable[[], int]
     size: int
     timeout: float | None
     _idle: deque[Any] = field(default_factory=deque)
@@ -172,6 +183,7 @@ class _Crew(Generic[T]):
         running: dict[Any, _Job] = {}
         finished: dict[int, tuple[bool, Any]] = {}
         next_out, ended = 0, False
+        self.head.check()
         sent = self.ray.put(function)  # once a machine, with all that it carries
         try:
             while True:
@@ -203,6 +215,7 @@ class _Crew(Generic[T]):
         if self._idle:
             job.worker = self._idle.popleft()
         else:
+            self.head.check()
             job.worker = self.hire()
             self._all.append(job.worker)
         job.begun = time.monotonic()
@@ -216,6 +229,8 @@ class _Crew(Generic[T]):
     ) -> None:
         """Wait for something to finish; jobs of dead or hanging workers come again."""
         ready, _ = self.ray.wait(list(running), num_returns=1, timeout=PATIENCE)
+        if not ready:
+            self.head.glance()
         for ref in ready:
             job = running.pop(ref)
             try:
@@ -232,7 +247,10 @@ class _Crew(Generic[T]):
                 self._lose(job, again, f"gave no answer for {self.timeout} s")
 
     def _lose(self, job: _Job, again: deque[_Job], why: str) -> None:
+        self.head.check()
         self._dismiss(job.worker)
+        # One that is hired without room for it would be waited for without end.
+        self.size = min(self.size, self.room())
         job.tries += 1
         if job.tries == TRIES:
             raise WorkerError(f"item {job.index}: {TRIES} workers were lost on it, the last {why}")
@@ -241,7 +259,8 @@ class _Crew(Generic[T]):
     def _dismiss(self, worker: Any) -> None:
         if worker in self._all:
             self._all.remove(worker)
-        with suppress(self.ray.exceptions.RayError, ValueError):
+        with suppress(self.ray.exceptions.RayError, ValueError, WorkerError):
+            self.head.check()
             self.ray.kill(worker)
 
     def dismiss(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from pie_fast.llm.answers import A, InvalidAnswerError, parse
 from pie_fast.llm.request import content_hash
-from pie_fast.storage import write_json
+from pie_fast.seals import unsealed, write_sealed
 from pie_fast.untrusted import load_json
 
 _FORMAT, _VERSION = "pie-fast-llm-answer", 1
@@ -72,7 +72,8 @@ class AnswerCache:
         """The answer to a request; None where there is none, or a broken one."""
         path = self.path(content)
         try:
-            stored = load_json(path.read_bytes())
+            data = path.read_bytes()
+            stored = unsealed(path, data, load_json(data))
             if stored["format"] != _FORMAT or stored["version"] != _VERSION:
                 raise ValueError(f"format is not {_FORMAT} version {_VERSION}")
             if stored["request"] != content:
@@ -90,4 +91,4 @@ class AnswerCache:
         """Store an accepted answer, as it was given."""
         self.folder.mkdir(parents=True, exist_ok=True)
         stored = {"format": _FORMAT, "version": _VERSION, "request": content}
-        write_json(self.path(content), stored | {"answer": answer, "usage": usage})
+        write_sealed(self.path(content), stored | {"answer": answer, "usage": usage})

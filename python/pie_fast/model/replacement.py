@@ -60,7 +60,7 @@ class Replacer:
         self._means: dict[tuple[tuple[int, ...], ...], Means] = {}
         _check_fit(host, self.clt)
         self.read_hook, self.write_hook = resolve_sites(
-            clt.read_hook, clt.write_hook, host.block_points, host.name
+            clt.read_hook, clt.write_hook, host.block_points, model=host.name, clt=clt.name
         )
 
     @property

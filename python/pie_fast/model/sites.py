@@ -39,14 +39,16 @@ WRITE_SITES = ("hook_mlp_out", "mlp.hook_out")
 _POST_NORM = "ln2_post.hook_out"
 
 
-def resolve_sites(read: str, write: str, known: Set[str], model: str) -> tuple[str, str]:
+def resolve_sites(
+    read: str, write: str, known: Set[str], *, model: str, clt: str
+) -> tuple[str, str]:
     """The hook points of a block, without `blocks.{l}.`, that a CLT's two hook names mean.
 
     Args:
         read: `feature_input_hook` of the CLT.
         write: `feature_output_hook`.
         known: The hook points of a block.
-        model: Its name, for the error.
+        model, clt: Their names, for the error.
 
     Raises:
         CheckpointError: The block has no such point, or not one that features read or write.
@@ -57,7 +59,8 @@ def resolve_sites(read: str, write: str, known: Set[str], model: str) -> tuple[s
         if not {name, table.get(name)} <= known:
             reads, writes = ([n for n, p in t.items() if p in known] for t in (_READS, _WRITES))
             raise CheckpointError(
-                f"the CLT's features {verb} hook {name!r}, which {model} does not have as such; "
+                f"{clt}: the CLT's features {verb} hook {name!r}, which {model} does not have as "
+                f"such; "
                 f"there features read one of {reads} and write one of {writes}"
             )
         points.append(table[name])

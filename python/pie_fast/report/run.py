@@ -19,6 +19,7 @@ from pie_fast.dump import FeatureDump, open_dump
 from pie_fast.errors import PieFastError
 from pie_fast.journal import spent_by
 from pie_fast.outputs import RESULT
+from pie_fast.seals import unsealed
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.untrusted import load_json, shown
 
@@ -155,12 +156,13 @@ def _to_share(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = load_json(path.read_bytes())
+        data = path.read_bytes()
+        value = load_json(data)
     except ValueError as error:
         raise PieFastError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise PieFastError(f"{path}: holds a {type(value).__name__}, must be a JSON object")
-    return value
+    return unsealed(path, data, value)
 
 
 def _interpretations(path: Path, content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

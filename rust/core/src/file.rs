@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use bytemuck::{Pod, Zeroable};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 #[cfg(target_endian = "big")]
 compile_error!("feature dumps are little endian and read without byte swapping");
@@ -54,6 +55,15 @@ impl Source {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// When it was last written.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn modified(&self) -> Result<SystemTime> {
+        let found = self.file.metadata().and_then(|metadata| metadata.modified());
+        found.map_err(|e| Error::io(&self.path, e))
     }
 
     /// An error about this file.

@@ -211,11 +211,12 @@ fn stream(
     let n_ids = usize::try_from(dump.n_ids())
         .map_err(|_| Error::argument(format!("{} features do not fit", dump.n_ids())))?;
     let mut totals = Totals::new(n_ids)?;
-    let mut pieces = Pieces::new(dump, prompts);
+    let mut pieces = Pieces::new(dump, prompts, workers);
     let mut add_all = |slab: &mut Slab| -> Result<()> {
         let mut done = 0;
         loop {
-            let parts = slab.next(&mut pieces, column, workers)?;
+            let mut pause = || watch(done, dump.n_active());
+            let parts = slab.next(&mut pieces, column, workers, &mut pause)?;
             if parts.is_empty() {
                 return Ok(());
             }

@@ -12,6 +12,7 @@ const TURN: usize = 1 << 30;
 const MAX_THREADS: usize = 1 << 10;
 
 /// One thread, or a pool of several.
+#[derive(Debug)]
 pub struct Workers {
     pool: Option<rayon::ThreadPool>,
 }

@@ -277,6 +277,9 @@ fn lying_manifests() {
         ("file", json!(""), "shards[0].file: \"\" is not the name"),
         ("hash", digits(63, "a"), "shards[0].hash: \"aaa"),
         ("hash", digits(64, "g"), "shards[0].hash: \"ggg"),
+        ("crc32", digits(7, "a"), "shards[0].crc32: \"aaaaaaa\" is not 8 hexadecimal digits"),
+        ("crc32", digits(8, "g"), "shards[0].crc32: \"gggg"),
+        ("crc32", json!(7), "shards[0].crc32: is not a string"),
         (
             "first_prompt",
             json!(1),
@@ -296,6 +299,7 @@ fn lying_manifests() {
         ("n_active", json!(5), "feature: has shape [6], the manifest says [5] (n_active)"),
         ("bytes", json!(10), "file: has "),
         ("hash", digits(64, "0"), "file: has sha256 "),
+        ("crc32", digits(8, "0"), "crc32: is "),
     ] {
         let change = |folder: &Path| edit_manifest(folder, |all| all["shards"][0][key] = value);
         refused(SHARD, want, change);

@@ -3,6 +3,7 @@
 use crate::dump::{Dump, Pieces, Rows, Want, Watch};
 use crate::error::{Error, Result};
 use crate::file::Source;
+use crate::workers::Workers;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -109,8 +110,9 @@ impl Dump {
     ) -> Result<()> {
         let want = Want { activation: true, attribution: self.has_attribution() };
         let (mut rows, mut done) = (Rows::default(), 0);
-        let mut pieces = Pieces::new(self, 0..self.n_prompts());
-        while let Some(piece) = pieces.next(CHUNK)? {
+        let alone = Workers::new(None, true)?;
+        let mut pieces = Pieces::new(self, 0..self.n_prompts(), &alone);
+        while let Some(piece) = pieces.next(CHUNK, &mut || watch(done, self.n_active()))? {
             rows.load(&piece.shard, piece.prompts.clone(), want)?;
             let ptr = &piece.shard.prompt_ptr;
             let begin = ptr[piece.prompts.start];
@@ -148,5 +150,10 @@ fn sha256(source: &Source, watch: &mut Watch<'_>, total: u64) -> Result<String> 
         at += n as u64;
         watch(total, total)?;
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&digest.finalize()))
+}
+
+/// Bytes in hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,6 +3,7 @@
 use crate::dump::{Dump, Pieces, Rows, Want, Watch};
 use crate::error::{Error, Result};
 use crate::file::reserve;
+use crate::workers::Workers;
 
 /// Entries read at once; a bound on memory, not on a piece of one prompt.
 const CHUNK: usize = 1 << 20;
@@ -51,9 +52,13 @@ impl Dump {
         let mut out = Entries { prompt_ptr: vec![0], ..Entries::default() };
         let mut attribution = Vec::new();
         let mut rows = Rows::default();
-        let mut pieces = Pieces::new(self, first..first + n);
-        while let Some(piece) = pieces.next(CHUNK)? {
-            watch(out.feature.len() as u64, self.n_active())?;
+        let alone = Workers::new(None, true)?;
+        let mut pieces = Pieces::new(self, first..first + n, &alone);
+        loop {
+            let done = out.feature.len() as u64;
+            let mut pause = || watch(done, self.n_active());
+            let Some(piece) = pieces.next(CHUNK, &mut pause)? else { break };
+            pause()?;
             rows.load(&piece.shard, piece.prompts.clone(), want)?;
             let (base, ptr) = (out.feature.len() as u64, &piece.shard.prompt_ptr);
             let begin = ptr[piece.prompts.start];
@@ -85,8 +90,9 @@ impl Dump {
         let mut out = FeatureEntries::default();
         let mut attribution = Vec::new();
         let (mut rows, mut done) = (Rows::default(), 0);
-        let mut pieces = Pieces::new(self, 0..self.n_prompts());
-        while let Some(piece) = pieces.next(CHUNK)? {
+        let alone = Workers::new(None, true)?;
+        let mut pieces = Pieces::new(self, 0..self.n_prompts(), &alone);
+        while let Some(piece) = pieces.next(CHUNK, &mut || watch(done, self.n_active()))? {
             rows.load(&piece.shard, piece.prompts.clone(), want)?;
             let ptr = &piece.shard.prompt_ptr;
             let begin = ptr[piece.prompts.start];

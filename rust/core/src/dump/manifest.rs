@@ -1,9 +1,11 @@
 //! `manifest.json`: what a dump says about itself. Only what reading needs is looked at here;
 //! the rest (model, behaviour, metric ...) is for people and for Python.
 
+use crate::dump::check::hex;
 use crate::error::{Error, Result};
 use crate::file::Source;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// The newest version of the format that this crate reads.
@@ -31,6 +33,8 @@ pub struct ShardEntry {
     pub bytes: u64,
     /// sha256 of the file, in hex.
     pub hash: String,
+    /// CRC-32 of the file (that of zlib); older dumps have none.
+    pub crc32: Option<u32>,
 }
 
 /// The part of `manifest.json` that reading needs.
@@ -69,7 +73,10 @@ impl Manifest {
         let text = source.read_vec::<u8>(0, source.len() as usize)?;
         let value: Map<String, Value> = serde_json::from_slice(&text)
             .map_err(|e| Error::format(&path, "file", format!("is not a JSON object: {e}")))?;
-        Self::from_fields(&Fields { path: &path, prefix: String::new(), map: &value })
+        let fields = Fields { path: &path, prefix: String::new(), map: &value };
+        let found = Self::from_fields(&fields)?;
+        check_seal(&fields, &text)?;
+        Ok(found)
     }
 
     fn from_fields(fields: &Fields<'_>) -> Result<Self> {
@@ -134,7 +141,36 @@ fn shard(fields: &Fields<'_>) -> Result<ShardEntry> {
         n_active: fields.number("n_active", 0, max)?,
         bytes: fields.number("bytes", 0, max)?,
         hash: hash.to_ascii_lowercase(),
+        crc32: crc32(fields)?,
     })
+}
+
+fn crc32(fields: &Fields<'_>) -> Result<Option<u32>> {
+    if !fields.map.contains_key("crc32") {
+        return Ok(None);
+    }
+    let text = fields.text("crc32")?;
+    let digits = text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match u32::from_str_radix(text, 16) {
+        Ok(found) if digits => Ok(Some(found)),
+        _ => Err(fields.wrong("crc32", format!("{text:?} is not 8 hexadecimal digits"))),
+    }
+}
+
+/// Compare `checksum`, the last key where there is one: the sha256 of all bytes before it.
+fn check_seal(fields: &Fields<'_>, text: &[u8]) -> Result<()> {
+    if !fields.map.contains_key("checksum") {
+        return Ok(());
+    }
+    let promised = fields.text("checksum")?;
+    let key = b"\"checksum\"";
+    let end = text.windows(key.len()).rposition(|some| some == key).unwrap_or(text.len());
+    let hash = hex(&Sha256::digest(&text[..end]));
+    if hash == promised {
+        return Ok(());
+    }
+    let message = format!("is {promised:?}, the bytes before it have {hash}: the file was changed");
+    Err(fields.wrong("checksum", message))
 }
 
 /// The shards follow each other from prompt 0 to `n_prompts`.

@@ -2,10 +2,11 @@
 //!
 //! Per prompt a dump lists `(feature, position, activation, attribution)` in ascending
 //! (feature, position). A dump is opened by checking its manifest and every shard's layout;
-//! entries are read by pread when they are needed and checked before they are used. Nothing is
-//! kept open between calls.
+//! entries are read by pread when they are needed and checked before they are used, after the CRC-32
+//! of their shard where the manifest has one. Nothing is kept open between calls.
 
 mod check;
+mod crc;
 mod entries;
 pub mod manifest;
 mod rows;
@@ -22,6 +23,7 @@ pub(crate) use scan::{Piece, Pieces};
 pub(crate) use shard::Shard;
 
 use crate::error::{Error, Result};
+use crate::workers::Workers;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +69,7 @@ impl Dump {
             if !whole && prompts.start.max(entry.first_prompt) >= prompts.end.min(end) {
                 continue;
             }
-            let shard = dump.shard(i)?;
+            let shard = dump.layout(i)?;
             let has = shard.columns.attribution.is_some();
             if seen > 0 && has != dump.has_attribution {
                 let (this, other) = if has { ("has", "have not") } else { ("lacks", "have") };
@@ -116,8 +118,22 @@ impl Dump {
         self.has_attribution
     }
 
-    /// Open shard `i` and check its layout again: the file may be another one by now.
-    pub(crate) fn shard(&self, i: usize) -> Result<Shard> {
+    /// Open shard `i` to read it: its layout is checked again, the file may be another one by now,
+    /// and its CRC-32 by `workers`.
+    pub(crate) fn shard(
+        &self,
+        i: usize,
+        workers: &Workers,
+        pause: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Shard> {
+        let shard = self.layout(i)?;
+        if let Some(promised) = self.manifest.shards[i].crc32 {
+            crc::compare(&shard.source, promised, workers, pause)?;
+        }
+        Ok(shard)
+    }
+
+    fn layout(&self, i: usize) -> Result<Shard> {
         Shard::open(&self.folder, &self.manifest.shards[i], self.n_ids())
     }
 

@@ -2,6 +2,7 @@
 
 use crate::dump::{BLOCK, Dump, Shard};
 use crate::error::Result;
+use crate::workers::Workers;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,10 +24,11 @@ impl Piece {
     }
 }
 
-/// Cuts prompts `next .. end` of a dump into pieces, in order.
+/// Cuts prompts `next .. end` of a dump into pieces, in order; `workers` check each shard first.
 #[derive(Debug)]
 pub(crate) struct Pieces<'a> {
     dump: &'a Dump,
+    workers: &'a Workers,
     open: Option<Arc<Shard>>,
     index: usize,
     next: u64,
@@ -35,18 +37,23 @@ pub(crate) struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     /// Over the prompts `prompts`, which the dump has.
-    pub fn new(dump: &'a Dump, prompts: Range<u64>) -> Self {
+    pub fn new(dump: &'a Dump, prompts: Range<u64>, workers: &'a Workers) -> Self {
         let shards = &dump.manifest().shards;
         let index = shards.partition_point(|s| s.first_prompt + s.n_prompts <= prompts.start);
-        Self { dump, open: None, index, next: prompts.start, end: prompts.end }
+        Self { dump, workers, open: None, index, next: prompts.start, end: prompts.end }
     }
 
-    /// The next piece: at most `max` entries, or one prompt that has more.
-    pub fn next(&mut self, max: usize) -> Result<Option<Piece>> {
+    /// The next piece: at most `max` entries, or one prompt that has more. `pause` may stop it where
+    /// a shard begins.
+    pub fn next(
+        &mut self,
+        max: usize,
+        pause: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Piece>> {
         if self.next >= self.end {
             return Ok(None);
         }
-        let shard = self.shard()?;
+        let shard = self.shard(pause)?;
         let start = (self.next - shard.first_prompt) as usize;
         let block_end = (self.next / BLOCK + 1) * BLOCK;
         let stop = block_end.min(self.end) - shard.first_prompt;
@@ -60,7 +67,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// The shard that holds prompt `next`; shards without prompts are passed over.
-    fn shard(&mut self) -> Result<Arc<Shard>> {
+    fn shard(&mut self, pause: &mut dyn FnMut() -> Result<()>) -> Result<Arc<Shard>> {
         loop {
             let entry = &self.dump.manifest().shards[self.index];
             if self.next < entry.first_prompt + entry.n_prompts {
@@ -71,7 +78,7 @@ impl<'a> Pieces<'a> {
         }
         let shard = match self.open.take() {
             Some(shard) => shard,
-            None => Arc::new(self.dump.shard(self.index)?),
+            None => Arc::new(self.dump.shard(self.index, self.workers, pause)?),
         };
         self.open = Some(Arc::clone(&shard));
         Ok(shard)

@@ -27,8 +27,9 @@ impl Slab {
         pieces: &mut Pieces<'_>,
         column: Column,
         workers: &Workers,
+        pause: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Vec<Part<'_>>> {
-        self.choose(pieces)?;
+        self.choose(pieces, pause)?;
         let n = self.pieces.iter().map(Piece::len).sum();
         let mut ids = huge::room(&mut self.ids, n)?;
         let mut values = huge::room(&mut self.values, n)?;
@@ -52,7 +53,11 @@ impl Slab {
         }
     }
 
-    fn choose(&mut self, pieces: &mut Pieces<'_>) -> Result<()> {
+    fn choose(
+        &mut self,
+        pieces: &mut Pieces<'_>,
+        pause: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
         // The second bound is for prompts without entries, which would fill no slab.
         const MAX_PIECES: usize = 1 << 12;
         self.pieces.clear();
@@ -63,7 +68,7 @@ impl Slab {
             && !(at_block_end && entries >= SLAB / 4)
             && self.pieces.len() < MAX_PIECES
         {
-            let Some(piece) = pieces.next(PIECE)? else { break };
+            let Some(piece) = pieces.next(PIECE, pause)? else { break };
             entries += piece.len();
             at_block_end = piece.ends_block;
             self.pieces.push(piece);

@@ -35,13 +35,14 @@ pub fn edit_manifest(folder: &Path, edit: impl FnOnce(&mut Value)) {
     std::fs::write(path, all.to_string()).unwrap();
 }
 
-/// Give the manifest the length and the hash of shard `i`.
+/// Give the manifest the length, the hash and the CRC-32 of shard `i`.
 pub fn seal(folder: &Path, i: usize) {
     let (path, entry) = shard(folder, i);
     let data = std::fs::read(path).unwrap();
     let hash: String = Sha256::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect();
     edit_manifest(folder, |all| {
         all["shards"][entry]["hash"] = json!(hash);
+        all["shards"][entry]["crc32"] = json!(format!("{:08x}", crc32fast::hash(&data)));
         all["shards"][entry]["bytes"] = json!(data.len());
     });
 }

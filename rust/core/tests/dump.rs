@@ -404,6 +404,7 @@ fn lying_columns() {
         ),
         ("activation", 12, nan.into(), "activation: NaN at entry 3 is not finite"),
         ("activation", 20, inf.into(), "activation: -inf at entry 5 is not finite"),
+        ("activation", 12, [nan, inf].concat(), "activation: NaN at entry 3 is not finite"),
         ("attribution", 0, inf.into(), "attribution: -inf at entry 0 is not finite"),
         ("position", 4, 3u16.to_le_bytes().into(), "position: 3 in prompt 0, which has 3 tokens"),
         ("position", 6, 4u16.to_le_bytes().into(), "position: 4 in prompt 1, which has 4 tokens"),

@@ -312,6 +312,11 @@ fn manifests_that_are_none() {
         let file = std::fs::File::create(folder.join("manifest.json")).unwrap();
         file.set_len((1 << 25) + 1).unwrap();
     });
+    // The longest one is read, and is no JSON.
+    refused("manifest.json", "file: is not a JSON object", |folder| {
+        let file = std::fs::File::create(folder.join("manifest.json")).unwrap();
+        file.set_len(1 << 25).unwrap();
+    });
     refused("manifest.json", "file: is missing: the folder is not a feature dump", |folder| {
         std::fs::remove_file(folder.join("manifest.json")).unwrap();
     });

@@ -74,7 +74,7 @@ def of_python(folder: Path) -> Found:
     for line in lines:
         mutant, _, status = line.strip().rpartition(": ")
         module, _, function = mutant.removeprefix("pie_fast.").partition(".")
-        function = function.partition("__mutmut_")[0].removeprefix("x").strip("_ǁ")
+        function = re.sub("^x[_ǁ]", "", function.partition("__mutmut_")[0])
         if status in kinds:
             found.of[kinds[status]].append(f"{module}.py: {function.replace('ǁ', '.')}")
     return found

@@ -16,6 +16,7 @@ from pie_fast.evaluate import evaluate_circuit, fidelity_curve, measure
 from pie_fast.metrics import check_metric, kl_divergence, metric_values
 from pie_fast.model import Switches, batches, make_batch
 from pie_fast.replacement_model import ReplacementModel
+from pie_fast.slots import Slots
 from torch_prompts import random_prompts
 
 SWITCHES = Switches("counterfactual")
@@ -216,3 +217,16 @@ def test_batches_are_of_64_prompts_where_the_model_is(
     prompts = random_prompts(2)
     measure(tiny_model, [[1]], prompts, metric="logit-diff", switches=SWITCHES)
     assert asked == [(prompts, 64, tiny_model.device)]
+
+
+def test_nodes_are_gated_at_their_slots(tiny_model: ReplacementModel) -> None:
+    prompts, features = random_prompts(3), KEPT[::4]
+    slots = Slots.of(prompts)
+    nodes = [feature * len(slots) + slot for feature in features for slot in range(len(slots))]
+    how = {"metric": "logit-diff", "switches": SWITCHES, "batch_size": 2}
+    (wanted,) = measure(tiny_model, [features], prompts, **how)
+    every, some = measure(tiny_model, [nodes, nodes[::2]], prompts, slots=slots, **how)
+    for name in ("kl", "top1", "metric", "metric_empty", "metric_without"):
+        np.testing.assert_allclose(getattr(every, name), getattr(wanted, name), atol=1e-5)
+    assert not np.allclose(some.kl, wanted.kl)
+    assert not np.allclose(some.metric_without, wanted.metric_without)

@@ -316,6 +316,11 @@ fn manifests_that_are_none() {
         let file = std::fs::File::create(folder.join("manifest.json")).unwrap();
         file.set_len((1 << 25) + 1).unwrap();
     });
+    // The longest one is read, and is no JSON.
+    refused("manifest.json", "file: is not a JSON object", |folder| {
+        let file = std::fs::File::create(folder.join("manifest.json")).unwrap();
+        file.set_len(1 << 25).unwrap();
+    });
     refused("manifest.json", "file: is missing: the folder is not a feature dump", |folder| {
         std::fs::remove_file(folder.join("manifest.json")).unwrap();
     });
@@ -408,6 +413,7 @@ fn lying_columns() {
         ),
         ("activation", 12, nan.into(), "activation: NaN at entry 3 is not finite"),
         ("activation", 20, inf.into(), "activation: -inf at entry 5 is not finite"),
+        ("activation", 12, [nan, inf].concat(), "activation: NaN at entry 3 is not finite"),
         ("attribution", 0, inf.into(), "attribution: -inf at entry 0 is not finite"),
         ("position", 4, 3u16.to_le_bytes().into(), "position: 3 in prompt 0, which has 3 tokens"),
         ("position", 6, 4u16.to_le_bytes().into(), "position: 4 in prompt 1, which has 4 tokens"),

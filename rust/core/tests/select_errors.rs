@@ -124,8 +124,10 @@ fn numbers_that_are_none() {
     // A row that is read before a step, and one that only the last look finds.
     let broken = with(&[(1, f64::NAN), (2, f64::NAN), (3, f64::NAN)]);
     assert_eq!(greedy(&SCORES, &broken, 2), "synergy[0, 1] is NaN, must be finite");
-    let broken = with(&[(3, f64::INFINITY)]);
-    assert_eq!(greedy(&SCORES, &broken, 2), "synergy[0, 3] is inf, must be finite");
+    for (number, said) in [(f64::INFINITY, "inf"), (f64::NEG_INFINITY, "-inf"), (f64::NAN, "NaN")] {
+        let want = format!("synergy[0, 3] is {said}, must be finite");
+        assert_eq!(greedy(&SCORES, &with(&[(3, number)]), 2), want);
+    }
     let large = with(&[(2, -f64::MAX), (6, -f64::MAX)]);
     let too_large = "the synergies of a candidate add up to more than float64 can hold";
     assert_eq!(greedy(&SCORES, &large, 4), too_large);

@@ -18,6 +18,7 @@ import numpy as np
 
 from pie_fast import _native
 from pie_fast.errors import CheckpointError, PieFastError
+from pie_fast.whole import whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -44,10 +45,7 @@ def decoder_rows(
         DumpError: The file or the tensor is not what it should be; names both.
         PieFastError: An id is not a row.
     """
-    array = np.asarray(ids)
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"ids has dtype {array.dtype}, must be whole numbers")
-    rows = np.ascontiguousarray(array, dtype=np.int64).reshape(-1)
+    rows = np.ascontiguousarray(whole_numbers("ids", ids)).reshape(-1)
     return _native.decoder_rows(path, tensor, rows, threads=threads)
 
 
@@ -81,10 +79,13 @@ def redundancy(
         DumpError: A decoder file is not what its format promises.
         PieFastError: Ids or weights out of range.
     """
-    ids = np.asarray(ids)
-    if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0):
-        raise PieFastError("ids must be whole numbers of at least 0")
-    layers, rows = np.divmod(ids.astype(np.int64).reshape(-1), n_features)
+    if n_features < 1:
+        raise PieFastError(f"n_features is {n_features}, must be at least 1")
+    ids = whole_numbers("ids", ids).reshape(-1)
+    outside = ids[(ids < 0) | (ids >= n_layers * n_features)]
+    if outside.size:
+        raise PieFastError(f"ids has {outside[0]}, must be in [0, {n_layers * n_features})")
+    layers, rows = np.divmod(ids, n_features)
     return _native.redundancy(
         _decoders(Path(clt), sorted({int(layer) for layer in layers})),
         n_layers,

@@ -20,7 +20,7 @@ from pie_fast.dump import FeatureDump, Progress, open_dump
 from pie_fast.dump_prompts import PromptTable
 from pie_fast.dump_writer import BLOCK, DumpWriter
 from pie_fast.errors import DumpError, PieFastError
-from pie_fast.untrusted import load_json
+from pie_fast.untrusted import check_regular, load_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -227,6 +227,7 @@ def _settings(source: Path, files: list[_File]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     path = files[0].path.parent / "config.json"
     if path.exists():
+        check_regular(path)
         try:
             config = dict(load_json(path.read_bytes(), finite=False))
         except (ValueError, TypeError) as error:

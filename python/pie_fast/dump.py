@@ -23,6 +23,7 @@ import numpy as np
 
 from pie_fast import _native
 from pie_fast.errors import DumpError
+from pie_fast.whole import whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -129,6 +130,7 @@ class FeatureDump:
         self.source = str(path)
         self._native = _native.Dump(self.path, prompts=prompts)
         self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_bytes())
+        self._n_planned = _planned(self.path, self.manifest)
 
     @property
     def n_layers(self) -> int:
@@ -158,7 +160,7 @@ class FeatureDump:
     @property
     def complete(self) -> bool:
         """Whether the dump has every prompt that its capture was going to write."""
-        return self.n_prompts >= int(self.manifest.get("n_prompts_planned", self.n_prompts))
+        return self._n_planned is None or self.n_prompts >= self._n_planned
 
     @property
     def prompts(self) -> PromptTable:
@@ -237,7 +239,7 @@ class FeatureDump:
         Raises:
             BudgetError: ``k`` is negative, or above the number of candidates.
         """
-        only = None if features is None else ids_of("features", features)
+        only = None if features is None else whole_numbers("features", features).reshape(-1)
         return self._native.top_k(
             k,
             rank_by,
@@ -276,7 +278,7 @@ class FeatureDump:
         self, features: ArrayLike, *, progress: Progress | None = None
     ) -> FeatureEntries:
         """The entries of a few features (global ids, in any order) from one pass over the dump."""
-        ids = ids_of("features", features)
+        ids = whole_numbers("features", features).reshape(-1)
         return FeatureEntries(*self._native.entries_of(ids, progress=progress))
 
     def active_features(self, *, threads: int | None = None) -> NDArray[np.int64]:
@@ -328,13 +330,16 @@ def open_dump(path: str | Path, *, check: bool = True) -> FeatureDump:
     return opened
 
 
-def ids_of(name: str, values: ArrayLike) -> NDArray[np.int64]:
-    """Global ids as native functions take them.
+def _planned(folder: Path, manifest: dict[str, Any]) -> int | None:
+    """How many prompts the capture was going to write, where the manifest tells.
 
     Raises:
-        TypeError: They are not whole numbers.
+        DumpError: What it tells is no number of prompts.
     """
-    array = np.asarray(values)
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {array.dtype}, must be whole numbers")
-    return np.ascontiguousarray(array, dtype=np.int64).reshape(-1)
+    planned = manifest.get("n_prompts_planned")
+    if planned is not None and (type(planned) is not int or planned < 0):
+        raise DumpError(
+            f"{folder / 'manifest.json'}: n_prompts_planned is {planned!r}, "
+            "must be a whole number of at least 0"
+        )
+    return planned

@@ -13,6 +13,7 @@ import numpy as np
 
 from pie_fast.errors import DumpError, PieFastError
 from pie_fast.storage import write_safetensors
+from pie_fast.untrusted import check_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,6 +202,7 @@ class PromptTable:
         from safetensors.numpy import load
 
         # Bytes, not a map: a file that shrinks meanwhile is then an error and not a signal.
+        check_regular(path)
         data = path.read_bytes()
         try:
             tensors = load(data)

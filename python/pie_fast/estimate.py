@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pie_fast.errors import CheckpointError, PieFastError
-from pie_fast.untrusted import load_json
+from pie_fast.untrusted import LONGEST_HEADER, load_json
 
 if TYPE_CHECKING:
     from pie_fast.behaviors import Prompt
 
 #: bytes of a header, as in the safetensors reference
-_LONGEST_HEADER = 100_000_000
 
 #: active features a token and layer where nothing was measured; public CLTs have 10 to 100
 ASSUMED_ACTIVE = 64
@@ -319,7 +318,7 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > min(path.stat().st_size, _LONGEST_HEADER):
+            if length > min(path.stat().st_size, LONGEST_HEADER):
                 raise ValueError("the header is longer than the file, or than any may be")
             header = load_json(file.read(length))
         return {

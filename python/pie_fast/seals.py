@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pie_fast import storage
 from pie_fast.errors import DumpError, PieFastError
+from pie_fast.untrusted import LONGEST_HEADER, check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,10 +77,11 @@ def check_safetensors(path: Path) -> None:
         DumpError: It is another one.
         OSError: The file cannot be read.
     """
+    check_regular(path)
     with path.open("rb") as file:
         head = file.read(8)
         length = int.from_bytes(head, "little")
-        if length > path.stat().st_size:
+        if length > min(path.stat().st_size, LONGEST_HEADER):
             return
         header = file.read(length)
         try:

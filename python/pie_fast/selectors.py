@@ -246,6 +246,12 @@ def _by_synergy(
     pool = np.asarray(synergy.pool, dtype=np.int64)
     if budget > len(pool):
         raise BudgetError(f"budget {budget} exceeds the pool of {len(pool)} features")
+    strange = pool[~np.isin(pool, dump.active_features())]
+    if strange.size:
+        raise PieFastError(
+            f"the synergies are of another dump: {strange.size} of their {len(pool)} features have "
+            f"no entries in {dump.path}, the first is {strange[0]}"
+        )
     scores = dump.score(options.rank_by)[pool]
     values = as_asked(synergy, options.synergy)
     chosen = greedy_select(scores, values, budget, bonus=options.bonus).ids
@@ -254,10 +260,14 @@ def _by_synergy(
 
 
 def as_asked(synergy: SynergyMatrix, form: str) -> Any:
-    """The matrix, dense or CSR, signed or with what is negative set to 0."""
+    """The matrix, dense or CSR, signed or with what is negative set to 0.
+
+    Raises:
+        PieFastError: A pair that is not known yet, or signed values of a clipped matrix.
+    """
     if synergy.form == "clipped" and form == "signed":
         raise PieFastError("synergy 'signed' is asked for, but the file holds clipped values")
-    values = synergy.values
+    values = synergy.for_pool(synergy.pool)
     if form == "signed":
         return values
     if isinstance(values, np.ndarray):

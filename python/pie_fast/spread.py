@@ -28,10 +28,11 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from pie_fast import _native
-from pie_fast.dump import FeatureDump, ids_of
+from pie_fast.dump import FeatureDump
 from pie_fast.dump_writer import BLOCK
 from pie_fast.errors import DumpError, StorageError
 from pie_fast.remote import is_url, join, naming, read_bytes, remove, staged, write_bytes
+from pie_fast.whole import whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -148,7 +149,7 @@ class SpreadDump(FeatureDump):
             counts=counts,
             threads=threads,
             layers=None if layers is None else list(layers),
-            features=None if features is None else ids_of("features", features),
+            features=None if features is None else whole_numbers("features", features).reshape(-1),
             min_prompts=min_prompts,
             per_layer=per_layer,
         )

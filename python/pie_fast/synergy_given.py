@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pie_fast.errors import DumpError, PieFastError
+from pie_fast.whole import whole_numbers
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -39,7 +40,7 @@ def pairs_as_kept(matrix: SynergyMatrix, pairs: ArrayLike, synergy: ArrayLike) -
         PieFastError: Another shape, a feature that is not in the pool, a pair of a feature with
             itself, a number that is not finite.
     """
-    ids = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+    ids = whole_numbers("pairs", pairs).reshape(-1, 2)
     values = np.asarray(synergy, dtype=np.float64)
     if values.shape != (len(ids),):
         raise PieFastError(f"synergy has shape {list(values.shape)}, must be [{len(ids)}]")

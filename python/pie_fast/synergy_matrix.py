@@ -37,6 +37,7 @@ from pie_fast.synergy_stats import (
     one_of,
     synergy_stats,
 )
+from pie_fast.whole import whole_numbers
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -162,7 +163,7 @@ class SynergyMatrix:
         Raises:
             PieFastError: An id that the pool does not have.
         """
-        wanted = np.asarray(ids, dtype=np.int64)
+        wanted = whole_numbers("ids", ids)
         at = np.searchsorted(self.pool, wanted).astype(np.int64)
         found = at < len(self.pool)
         found[found] = self.pool[at[found]] == wanted[found]

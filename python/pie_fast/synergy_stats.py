@@ -9,6 +9,7 @@ import numpy as np
 from pie_fast import _native
 from pie_fast.errors import PieFastError
 from pie_fast.select import top_k
+from pie_fast.whole import whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -134,7 +135,7 @@ def checked_pool(given: ArrayLike) -> NDArray[np.int64]:
     Raises:
         PieFastError: They are not.
     """
-    pool = np.array(given, dtype=np.int64).reshape(-1)
+    pool = whole_numbers("pool", given).reshape(-1).copy()
     if (np.diff(pool) <= 0).any():
         raise PieFastError("pool must ascend, each id once")
     if pool.size and (pool[0] < 0 or pool[-1] >= 1 << 32):

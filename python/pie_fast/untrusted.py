@@ -5,10 +5,28 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pie_fast.errors import DumpError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Bytes of a safetensors header, as the format has it.
+LONGEST_HEADER = 100_000_000
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and no file: a pipe would be waited for without end.
+
+    Raises:
+        DumpError: It is a pipe, a device or a folder.
+    """
+    if path.exists() and not path.is_file():
+        raise DumpError(f"{path}: is not a regular file")
 
 
 def load_json(text: str | bytes, *, finite: bool = True) -> Any:

@@ -75,6 +75,8 @@ pub fn top_per_row<J: Real>(
         let x = pairs.single[i];
         return Err(Error::argument(format!("single[{i}] is {x}, must be finite")));
     }
+    // A row has n - 1 pairs, and what it keeps is set aside beforehand.
+    let t = t.min(n.saturating_sub(1));
     let workers = Workers::new(threads, n < 512)?;
     let panels = workers.map(n.div_ceil(PANEL), |panel| {
         cancel.check()?;

@@ -412,17 +412,22 @@ class _Buffer:
     def __init__(self) -> None:
         self._batches: list[_Batch] = []
         self.n_prompts = 0
+        self._n_entries = 0
 
     def add(self, batch: _Batch) -> None:
         self._batches.append(batch)
         self.n_prompts += batch.n_prompts
+        self._n_entries += len(batch.feature)
 
     def cut(self, shard_bytes: int) -> int:
         """How many prompts the next shard takes, 0 while they are too few."""
         if self.n_prompts < BLOCK:
             return 0
-        steps = np.concatenate([np.diff(batch.ptr) for batch in self._batches])
         entry = 14 if self._batches[0].attribution is not None else 10
+        # Looking at all that waits, at every append, would be slow where millions of prompts wait.
+        if self._n_entries * entry < shard_bytes:
+            return 0
+        steps = np.concatenate([np.diff(batch.ptr) for batch in self._batches])
         ends = np.cumsum(steps)[BLOCK - 1 :: BLOCK] * entry
         whole = int(np.searchsorted(ends, shard_bytes)) + 1
         return whole * BLOCK if whole <= len(ends) else 0
@@ -435,6 +440,7 @@ class _Buffer:
         begin = int(rest.ptr[n_prompts])
         attribution = None if rest.attribution is None else rest.attribution[begin:]
         self._batches = []
+        self._n_entries -= begin
         self.n_prompts -= n_prompts
         if self.n_prompts:
             ptr = rest.ptr[n_prompts:] - begin

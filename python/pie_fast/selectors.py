@@ -246,12 +246,15 @@ def _by_synergy(
     pool = np.asarray(synergy.pool, dtype=np.int64)
     if budget > len(pool):
         raise BudgetError(f"budget {budget} exceeds the pool of {len(pool)} features")
-    strange = pool[~np.isin(pool, dump.active_features())]
-    if strange.size:
+    n_ids = dump.n_layers * dump.n_features
+    if len(pool) and pool[-1] >= n_ids:
         raise PieFastError(
-            f"the synergies are of another dump: {strange.size} of their {len(pool)} features have "
-            f"no entries in {dump.path}, the first is {strange[0]}"
+            f"the synergies are of another dump: their pool has feature {pool[-1]}, "
+            f"ids of {dump.path} are in [0, {n_ids})"
         )
+    # Some may have none: what only the baseline has is in the pool of a run.
+    if budget > 0 and not np.isin(pool, dump.active_features()).any():
+        raise BudgetError(f"none of the {len(pool)} features of the pool is active in {dump.path}")
     scores = dump.score(options.rank_by)[pool]
     values = as_asked(synergy, options.synergy)
     chosen = greedy_select(scores, values, budget, bonus=options.bonus).ids

@@ -38,8 +38,14 @@ def test_synergies_of_another_dump(tmp_path: Path) -> None:
     dump = FeatureDump(small_dump(tmp_path / "dump"))
     matrix = SynergyMatrix([4_000_000_000, 4_000_000_001], **WHAT)
     matrix.fill_row(4_000_000_000, np.zeros(2))
-    with pytest.raises(PieFastError, match="of another dump: 2 of their 2 features have no entr"):
+    with pytest.raises(PieFastError, match="of another dump: their pool has feature 4000000001"):
         select_features(dump, 1, BY_SYNERGY, matrix)
+    dump = FeatureDump(small_dump(tmp_path / "short", 1))
+    inactive = np.setdiff1d(np.arange(dump.n_layers * dump.n_features), dump.active_features())
+    nowhere = SynergyMatrix(inactive[:2], **WHAT)
+    nowhere.fill_row(int(inactive[0]), np.zeros(2))
+    with pytest.raises(PieFastError, match="none of the 2 features of the pool is active in"):
+        select_features(dump, 1, BY_SYNERGY, nowhere)
 
 
 @pytest.mark.parametrize("per_row", [3, 4, 10**8, 1 << 59, 1 << 62])

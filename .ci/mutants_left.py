@@ -20,6 +20,7 @@ from pathlib import Path
 
 CORE = "rust/core/src/"
 MODULES = {"select": "select", "topk": "topk.rs", "synergy": "synergy", "dump": "dump"}
+PYTHON = ("python/pie_fast/evaluate.py", "python/pie_fast/attribution.py")
 KINDS = ("caught", "timeout", "unviable", "missed")
 
 
@@ -58,14 +59,16 @@ def plain(name: str) -> str:
     return re.sub(rf"^{CORE}(.*?):\d+:\d+:", r"\1:", name)
 
 
+def hashes(*paths: str) -> list[str]:
+    """Those that git has for paths in HEAD, twelve digits of each."""
+    command = ["git", "rev-parse", *(f"HEAD:{path}" for path in paths)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [line[:12] for line in said.splitlines()]
+
+
 def of_rust(folder: Path, source: str) -> Found:
     """All runs over the source as it is in HEAD."""
-    tree = subprocess.run(
-        ["git", "rev-parse", "--short=12", f"HEAD:{CORE}{source}"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+    (tree,) = hashes(f"{CORE}{source}")
     if not (folder / tree / "all.txt").exists():
         return Found(0)
     found = Found(len((folder / tree / "all.txt").read_text().splitlines()))
@@ -77,9 +80,10 @@ def of_rust(folder: Path, source: str) -> Found:
 
 def of_python(folder: Path) -> Found:
     """The same of mutmut; one that no test runs is missed."""
-    if not (folder / "results.txt").exists():
+    results = folder / ("-".join(hashes(*PYTHON)) + ".txt")
+    if not results.exists():
         return Found(0)
-    lines = (folder / "results.txt").read_text().splitlines()
+    lines = results.read_text().splitlines()
     found = Found(len(lines), commits={c[:9] for c in (folder / "commits.txt").read_text().split()})
     kinds = {"killed": "caught", "timeout": "timeout", "survived": "missed", "no tests": "missed"}
     for line in lines:

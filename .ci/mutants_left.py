@@ -1,6 +1,7 @@
 """The table of mutants, and those that survive without an argument.
 
 python .ci/mutants_left.py FOLDER DOCUMENT
+python .ci/mutants_left.py known FOLDER/MODULE/SOURCE DOCUMENT
 
 FOLDER is what `.ci/mutants` kept. DOCUMENT argues survivors in a table whose lines begin with
 ``| `NAME` | NUMBER |``: a mutant's name without its line, and how many of that name may survive.
@@ -19,6 +20,7 @@ from pathlib import Path
 
 CORE = "rust/core/src/"
 MODULES = {"select": "select", "topk": "topk.rs", "synergy": "synergy", "dump": "dump"}
+PYTHON = ("python/pie_fast/evaluate.py", "python/pie_fast/attribution.py")
 KINDS = ("caught", "timeout", "unviable", "missed")
 
 
@@ -42,33 +44,46 @@ class Found:
         return self.made - sum(map(len, self.of.values()))
 
 
-def of_rust(folder: Path, source: str) -> Found:
-    """All runs over one source; of a mutant that was run again the last result counts."""
-    tree = subprocess.run(
-        ["git", "rev-parse", "--short=12", f"HEAD:{CORE}{source}"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    if not (folder / tree / "all.txt").exists():
-        return Found(0)
-    found = Found(len((folder / tree / "all.txt").read_text().splitlines()))
+def outcomes(folder: Path) -> dict[str, str]:
+    """Mutant -> kind over all runs in a folder; of one that was run twice the last one counts."""
     last: dict[str, str] = {}
-    for run in sorted(folder.glob(f"{tree}/[0-9]*"), key=lambda run: int(run.name)):
-        found.commits.add((run / "commit").read_text().strip()[:9])
+    for run in sorted(folder.glob("[0-9]*"), key=lambda run: int(run.name)):
         for kind in KINDS:
             file = run / "mutants.out" / f"{kind}.txt"
             last.update(dict.fromkeys(file.read_text().splitlines() if file.exists() else [], kind))
-    for name, kind in last.items():
-        found.of[kind].append(re.sub(rf"^{CORE}(.*?):\d+:\d+:", r"\1:", name))
+    return last
+
+
+def plain(name: str) -> str:
+    """The name of a Rust mutant without its line."""
+    return re.sub(rf"^{CORE}(.*?):\d+:\d+:", r"\1:", name)
+
+
+def hashes(*paths: str) -> list[str]:
+    """Those that git has for paths in HEAD, twelve digits of each."""
+    command = ["git", "rev-parse", *(f"HEAD:{path}" for path in paths)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [line[:12] for line in said.splitlines()]
+
+
+def of_rust(folder: Path, source: str) -> Found:
+    """All runs over the source as it is in HEAD."""
+    (tree,) = hashes(f"{CORE}{source}")
+    if not (folder / tree / "all.txt").exists():
+        return Found(0)
+    found = Found(len((folder / tree / "all.txt").read_text().splitlines()))
+    found.commits = {file.read_text()[:9] for file in folder.glob(f"{tree}/[0-9]*/commit")}
+    for name, kind in outcomes(folder / tree).items():
+        found.of[kind].append(plain(name))
     return found
 
 
 def of_python(folder: Path) -> Found:
     """The same of mutmut; one that no test runs is missed."""
-    if not (folder / "results.txt").exists():
+    results = folder / ("-".join(hashes(*PYTHON)) + ".txt")
+    if not results.exists():
         return Found(0)
-    lines = (folder / "results.txt").read_text().splitlines()
+    lines = results.read_text().splitlines()
     found = Found(len(lines), commits={c[:9] for c in (folder / "commits.txt").read_text().split()})
     kinds = {"killed": "caught", "timeout": "timeout", "survived": "missed", "no tests": "missed"}
     for line in lines:
@@ -84,6 +99,18 @@ def argued(document: Path) -> Counter[str]:
     """How many of each name may survive."""
     rows = re.findall(r"^\| `(.+?)` \| (\d+) \|", document.read_text(), re.MULTILINE)
     return Counter({name.replace("\\|", "|"): int(number) for name, number in rows})
+
+
+def known(folder: str, document: str) -> int:
+    """Print the Rust mutants that need not be run again: all but survivors that are not argued."""
+    found = outcomes(Path(folder))
+    left = Counter(plain(name) for name, kind in found.items() if kind == "missed")
+    left -= argued(Path(document))
+    print(
+        *(name for name, kind in found.items() if kind != "missed" or not left[plain(name)]),
+        sep="\n",
+    )
+    return 0
 
 
 def main(folder: str, document: str) -> int:
@@ -115,4 +142,4 @@ def main(folder: str, document: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(known(*sys.argv[2:]) if sys.argv[1] == "known" else main(*sys.argv[1:]))

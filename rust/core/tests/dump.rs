@@ -432,6 +432,28 @@ fn lying_columns() {
 }
 
 #[test]
+fn the_first_pair_out_of_order_is_named() {
+    for (pairs, want) in [
+        (
+            vec![(1, 0), (1, 2), (3, 0), (3, 1), (2, 5), (0, 0)],
+            "(2, 5) at entry 4 of prompt 0 follows (3, 1): it is out",
+        ),
+        (
+            vec![(1, 5), (2, 0), (2, 3), (2, 3), (2, 1)],
+            "(2, 3) at entry 3 of prompt 0 follows (2, 3): it is there twice",
+        ),
+        (vec![(0, 9), (1, 4), (1, 3)], "(1, 3) at entry 2 of prompt 0 follows (1, 4): it is out"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let prompt = pairs.iter().map(|&(f, p)| (f, p, 1.0, 0.5)).collect();
+        write_dump(folder.path(), &[prompt], (N_LAYERS, N_FEATURES), &[], Store::F32);
+        let dump = Dump::open(folder.path()).unwrap();
+        let error = dump.entries(0, 1, &mut |_, _| Ok(())).unwrap_err().to_string();
+        assert!(error.contains(want), "{error} / {want}");
+    }
+}
+
+#[test]
 fn lying_layouts() {
     for (name, dtype, shape, want) in [
         ("feature", "F32", vec![6], "feature: has dtype F32, must be U32"),

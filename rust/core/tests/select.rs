@@ -198,6 +198,27 @@ proptest! {
         }
     }
 
+    /// Greedy leaves little to exchange; the first k candidates leave more.
+    #[test]
+    fn swaps_of_any_start_are_the_rule(
+        (scores, w, k) in problem_of(0..25),
+        sum in any::<bool>(),
+        max_swaps in 0_usize..9,
+    ) {
+        let (m, cancel, none) = (scores.len(), Cancel::new(), Limits::default());
+        let bonus = if sum { Bonus::Sum } else { Bonus::Mean };
+        let (wide, flat, ids) = (widen(&scores), w.concat(), Vec::from_iter(0..k as i64));
+        let synergy = |f: usize, s: usize| f64::from(w[f][s]);
+        let all = |_: &[usize], _: usize, _: usize| true;
+        let want = naive::improve_by_swaps(&wide, synergy, &ids, bonus, all, max_swaps);
+        let (dense, (indptr, indices, values)) = (Dense::new(&flat, m).unwrap(), csr(&w));
+        let sparse = Csr::new(&indptr, &indices, &values).unwrap();
+        let got = improve_by_swaps(&scores, &dense, &ids, bonus, none, max_swaps, &cancel);
+        prop_assert_eq!(&got.unwrap(), &want);
+        let got = improve_by_swaps(&wide, &sparse, &ids, bonus, none, max_swaps, &cancel);
+        prop_assert_eq!(&got.unwrap(), &want);
+    }
+
     #[test]
     fn top_k_is_a_sort(
         few in prop::collection::vec(number(), 1..300),

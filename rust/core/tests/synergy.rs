@@ -128,3 +128,24 @@ proptest! {
         }
     }
 }
+
+/// Rows of the last panel are sampled at every fourth column, where all of their large pairs are:
+/// fewer than t pass, and the rest is looked for among the small ones.
+#[test]
+fn a_sample_that_promised_too_much_is_made_good() {
+    let (n, t) = (1024, 128);
+    let value = |low: usize, high: usize| {
+        let noise = (low * 7919 + high * 104_729) % 4093;
+        if low.is_multiple_of(4) { 8192 + noise } else { 1 + noise }
+    };
+    let upper = (0..n).flat_map(|i| (i + 1..n).map(move |j| value(i, j) as f32));
+    let (joint, single): (Vec<f32>, _) = (upper.collect(), vec![0.0; n]);
+    let pairs = Importances { joint: &joint[..], single: &single, clipped: false };
+    let got = top_per_row(pairs, t, false, None, &Cancel::new()).unwrap();
+    for row in 960..n {
+        let at = got.indptr[row] as usize..got.indptr[row + 1] as usize;
+        let bits = got.values[at.clone()].iter().map(|w| w.to_bits());
+        let found: Vec<(i32, u32)> = got.indices[at].iter().copied().zip(bits).collect();
+        assert_eq!(found, row_by_sort(&joint, &single, row, t, false), "row {row}");
+    }
+}

@@ -25,7 +25,7 @@ STEPS = {
     "valgrind": "memory errors of the Rust tests",
     "benches": "ratios against their floors",
     "portable": "the Rust core for other systems and processors",
-    "package": "wheel and source distribution, installed with all dependencies and used",
+    "package": "wheel and source distribution, built, installed and used",
     "audit": "licences, known vulnerabilities",
 }
 HEAD = """# Trust

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pie_fast.errors import PieFastError
+from pie_fast.twin import check_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -206,8 +207,7 @@ def _check(
         raise PieFastError(f"first is {first}, must be in 0..={last}")
     if columns != k:
         raise PieFastError(f"values have {columns} columns, must be the {k} features")
-    if threads == 0:
-        raise PieFastError("threads is 0, must be at least 1")
+    check_threads(threads)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         value = values[row, column]

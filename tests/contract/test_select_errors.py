@@ -104,6 +104,8 @@ def test_words_out_of_range(backend: Any) -> None:
         greedy_select_many(SCORES[None], DENSE, 1, threads=0, backend=backend)
     with pytest.raises(PieFastError, match=r"threads is 0, must be in \[1, 1024\]"):
         top_k(SCORES, 1, threads=0, backend=backend)
+    with pytest.raises(PieFastError, match=r"threads is 1025, must be in \[1, 1024\]"):
+        top_k(SCORES, 1, threads=1025, backend=backend)
     with pytest.raises(PieFastError, match="NaN, must be a number"):
         top_k(np.array([1, np.nan]), 1, backend=backend)
     with pytest.raises(PieFastError, match="mask has length 2, must be 3"):

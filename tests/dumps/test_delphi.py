@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from pie_fast import DumpError, open_dump
 from pie_fast.delphi import convert_delphi
@@ -101,6 +102,16 @@ def test_one_file_per_module(tmp_path: Path) -> None:
     check(tmp_path / "d", rows, activations, 2)
     wide = convert_delphi(tmp_path / "latents", tmp_path / "e", n_features=2048)
     assert wide.n_features == 2048
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "uint64"])
+def test_locations_of_any_integers(tmp_path: Path, dtype: str) -> None:
+    rows, activations = np.array([[0, 1, 3], [0, 2, 127], [100, 0, 5]]), np.array([1.0, 2.0, 3.0])
+    path = tmp_path / "layers.2.mlp.safetensors"
+    values = activations.astype(np.float32)
+    save_file({"locations": rows.astype(dtype), "activations": values}, path)
+    convert_delphi(path, tmp_path / "d")
+    check(tmp_path / "d", rows, activations, 2)
 
 
 def test_a_folder_of_modules_is_a_dump_of_layers(tmp_path: Path) -> None:

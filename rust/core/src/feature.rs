@@ -12,14 +12,6 @@ pub struct FeatureId {
     pub index: u32,
 }
 
-impl FeatureId {
-    /// Global id: `layer * n_features + index`.
-    #[must_use]
-    pub fn global(self, n_features: u32) -> u64 {
-        u64::from(self.layer) * u64::from(n_features) + u64::from(self.index)
-    }
-}
-
 /// An id with its score, ordered best first: a sorted slice of these is a ranking.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {

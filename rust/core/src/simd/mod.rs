@@ -14,6 +14,7 @@
 mod avx2;
 pub mod bits;
 
+#[cfg(target_arch = "x86_64")]
 use crate::cpu;
 use crate::real::Real;
 

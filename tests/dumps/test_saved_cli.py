@@ -114,6 +114,12 @@ def test_redundancy(dump: Path, tmp_path: Path) -> None:
     assert "cosine" in run(*args)
 
 
+def test_the_package_itself_is_the_command_line(dump: Path) -> None:
+    command = [sys.executable, "-m", "pie_fast", "top", str(dump), "-k", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == run("top", dump, "-k", "2", "--json")
+
+
 def test_no_torch(dump: Path) -> None:
     """`import pie_fast` and the commands over dumps load no torch."""
     code = (

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     Reason = tuple[int, float, float, float, tuple[int, float] | None]
 
 
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and not 1 <= threads <= 1024:
+        raise PieFastError(f"threads is {threads}, must be in [1, 1024]")
+
+
 def top_k(
     scores: NDArray[Any], k: int, mask: NDArray[np.bool_] | None, threads: int | None
 ) -> NDArray[np.int64]:
     """Ids of the k largest scores, ties to the smaller id; NaN is an error."""
-    if threads == 0:
-        raise PieFastError("threads is 0, must be at least 1")
+    _check_threads(threads)
     if k > len(scores):
         raise BudgetError(f"k {k} exceeds the {len(scores)} scores")
     if mask is not None and len(mask) != len(scores):
@@ -93,8 +97,7 @@ def greedy_select_many(
     scores: NDArray[Any], synergy: Any, k: int, bonus: str, threads: int | None
 ) -> NDArray[np.int64]:
     """One selection per row of scores; ``[B, k]`` ids."""
-    if threads == 0:
-        raise PieFastError("threads is 0, must be at least 1")
+    _check_threads(threads)
     rows = [greedy_select(row, synergy, k, bonus)[0] for row in scores]
     return np.array(rows, dtype=np.int64).reshape(len(scores), k)
 

@@ -119,6 +119,9 @@ def test_words_out_of_range(backend: Any) -> None:
             top_k_per_layer(SCORES, 1, n_layers, backend=backend)
     with pytest.raises(PieFastError, match="given together"):
         greedy_select(SCORES, DENSE, 1, max_per_layer=2, backend=backend)
+    for name in ("must_include", "must_exclude"):
+        with pytest.raises(PieFastError, match=f"{name} has 0 dimensions, must have 1"):
+            greedy_select(SCORES, DENSE, 1, backend=backend, **{name: 3})
     with pytest.raises(TypeError):
         greedy_select(SCORES, DENSE, 1.5, backend=backend)  # type: ignore[arg-type]
     with pytest.raises(PieFastError, match='must be "native" or "twin"'):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from pie_fast import open_dump
 from pie_fast.cli import app as APP
-from pie_fast.errors import PieFastError
+from pie_fast.errors import OutputExistsError, PieFastError
 
 
 def run(*args: str | Path) -> str:
@@ -103,6 +103,13 @@ def test_convert_delphi(tmp_path: Path) -> None:
         "convert", "delphi", module, tmp_path / "e", "--layer", "0", "--n-features", "2000"
     )
     assert (content["n_layers"], content["n_features"]) == (1, 2000)
+
+
+def test_what_cannot_be_resumed_does_not_say_so(dump: Path, tmp_path: Path) -> None:
+    module = write_splits(tmp_path / "layers.2.mlp", *cached())
+    for made in (("merge", dump), ("convert", "delphi", module)):
+        with pytest.raises(OutputExistsError, match="exists; use --force to replace it$"):
+            run(*made, dump)
 
 
 def test_redundancy(dump: Path, tmp_path: Path) -> None:

@@ -160,7 +160,10 @@ class Dump:
 
 @final
 class Fold:
-    """Blocks of prompts joined in order, for the features first .. end."""
+    """Blocks of prompts joined in order, for the features first .. end.
+
+    After Ctrl-C in `add` a part of the block may be in it: begin anew.
+    """
 
     def __new__(cls, rank_by: str, first: int, end: int) -> Fold: ...
     def add(self, ids: NDArray[np.uint32], sums: NDArray[np.float64]) -> None: ...

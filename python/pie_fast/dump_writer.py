@@ -538,9 +538,7 @@ def _choose_folder(path: Path, *, resume: bool, force: bool) -> tuple[Path, bool
     if not names:
         return path, False
     if not force:
-        raise OutputExistsError(
-            f"{path} exists; use force to replace it, or resume to go on with it"
-        )
+        raise OutputExistsError(f"{path} exists; use --force to replace it")
     if not begun and not _is_dump(path):
         raise OutputExistsError(f"{path} exists and is not a feature dump: it is not replaced")
     if partial.exists():

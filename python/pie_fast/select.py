@@ -377,11 +377,12 @@ def _limits(
 ) -> dict[str, Any] | None:
     if (layers is None) != (max_per_layer is None):
         raise PieFastError("layers and max_per_layer must be given together")
-    if layers is None and len(include) == 0 and len(exclude) == 0:
+    included, excluded = _ids("must_include", include), _ids("must_exclude", exclude)
+    if layers is None and len(included) == 0 and len(excluded) == 0:
         return None
     return {
-        "must_include": _ids("must_include", include),
-        "must_exclude": _ids("must_exclude", exclude),
+        "must_include": included,
+        "must_exclude": excluded,
         "layers": None if layers is None else _ids("layers", layers),
         "max_per_layer": _count("max_per_layer", 0 if max_per_layer is None else max_per_layer),
     }

@@ -21,6 +21,9 @@ from pie_fast.dump_merge import merge_dumps
 
 SIZES = {"U8": 1, "U16": 2, "BF16": 2, "U32": 4, "I32": 4, "F32": 4, "I64": 8}
 
+#: Features of what is made of numbers, one each.
+WIDE = 100_000_000
+
 Call = Callable[[], object]
 
 
@@ -54,9 +57,7 @@ def repeated_dump(folder: Path, n_shards: int = 200, n_prompts: int = 250) -> Pa
         "activation": np.ones(len(feature), np.float32),
         "attribution": np.ones(len(feature), np.float32),
     }
-    names = ("model", "clt", "behavior")
-    settings: dict[str, Any] = {name: {"name": name, "hash": "a"} for name in names}
-    settings |= {"n_layers": 2, "n_features": width, "metric": "logit-diff", "baseline": "zero"}
+    settings = manifest_of(width)
     with DumpWriter(folder, prompts=prompts(n_prompts), manifest=settings) as writer:
         writer.append(**columns)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -75,6 +76,20 @@ def repeated_dump(folder: Path, n_shards: int = 200, n_prompts: int = 250) -> Pa
         writer.append(**empty | {"prompt_ptr": np.zeros(n + 1, np.int64)})
     (folder / "other" / "prompts.safetensors").replace(folder / "prompts.safetensors")
     return folder
+
+
+def wide_dump(folder: Path) -> Path:
+    """A dump of many features and of no prompts."""
+    DumpWriter(folder, prompts=prompts(0), manifest=manifest_of(WIDE // 2)).close()
+    return folder
+
+
+def manifest_of(width: int) -> dict[str, Any]:
+    """Settings of a dump of two layers."""
+    names = ("model", "clt", "behavior")
+    settings: dict[str, Any] = {name: {"name": name, "hash": "a"} for name in names}
+    sizes = {"n_layers": 2, "n_features": width}
+    return settings | sizes | {"metric": "logit-diff", "baseline": "zero"}
 
 
 def prompts(n: int) -> PromptTable:
@@ -119,6 +134,8 @@ def of_arrays() -> dict[str, Call]:
     csr = (rows, np.zeros(n * n, np.int32), np.zeros(n * n, np.float32))
     values, ptr = np.zeros((1_000_000, 1000), np.float32), np.arange(1001) * 1000
     collector, counted = _native.ContextCollector(1000), np.ones(len(values), bool)
+    ids, sums = np.arange(WIDE, dtype=np.uint32), np.zeros(WIDE)
+    fold, wide = _native.Fold("signed", 0, WIDE), _native.Fold("signed", 0, WIDE)
     return {
         "top_k": lambda: _native.top_k(long, 5, None, 1),
         "top_k_per_layer": lambda: _native.top_k_per_layer(long, 5, 1_000_000, 1),
@@ -132,6 +149,9 @@ def of_arrays() -> dict[str, Call]:
         "synergy_clusters": lambda: _native.synergy_clusters(zeros, 0.5),
         "synergy_clusters, sparse": lambda: _native.synergy_clusters(csr, 0.5),
         "ContextCollector.add": lambda: collector.add(0, ptr, values, counted, threads=1),
+        "Fold": lambda: _native.Fold("signed", 0, WIDE),
+        "Fold.add": lambda: fold.add(ids, sums),
+        "Fold.finish": lambda: wide.finish(1),
     }
 
 
@@ -161,9 +181,12 @@ def of_dumps(folder: Path) -> dict[str, Call]:
     """Calls on a dump of 400 million entries, and the merge of two."""
     path = repeated_dump(folder / "dump")
     dump, ids = _native.Dump(path), np.arange(8000)
+    wide = _native.Dump(wide_dump(folder / "wide"))
+    scores, there = np.zeros(WIDE), np.ones(WIDE, bool)
     return {
         "Dump.score": lambda: dump.score("mean_abs", threads=1),
         "Dump.top_k": lambda: dump.top_k(5, "signed", threads=1),
+        "Dump.rank": lambda: wide.rank(5, scores, there, threads=1),
         "Dump.active_features": lambda: dump.active_features(threads=1),
         "Dump.entries": lambda: dump.entries(0, dump.n_prompts),
         "Dump.entries_of": lambda: dump.entries_of(ids),
@@ -190,10 +213,6 @@ SHORT = {
     "Dump": "opens its files by `abandonable`, as decoder_rows does",
     "DelphiCache": "likewise",
     "Dump.block_sums": "the pass of Dump.score over a few blocks, watched as it is",
-    "Dump.rank": "the ranking of Dump.top_k, of numbers that are there",
-    "Fold": "makes an empty array",
-    "Fold.add": "adds what is in memory, all of it or none",
-    "Fold.finish": "divides once by the number of prompts",
     "ContextCollector": "makes empty arrays",
     "ContextCollector.merge": "adds what is in memory, all of it or none",
     "ContextCollector.state": "copies what is in memory",

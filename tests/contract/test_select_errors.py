@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle  # of our own objects, made here; the package itself never unpickles a file
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from pie_fast.errors import BudgetError
 
 BACKENDS = ["native", "twin"]
 SCORES = np.array([3.0, 1.0, 2.0])
+ROWS = np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
 DENSE = np.zeros((3, 3), dtype=np.float32)
 CSR = (
     np.array([0, 1, 2, 2]),
@@ -119,6 +121,9 @@ def test_words_out_of_range(backend: Any) -> None:
             top_k_per_layer(SCORES, 1, n_layers, backend=backend)
     with pytest.raises(PieFastError, match="given together"):
         greedy_select(SCORES, DENSE, 1, max_per_layer=2, backend=backend)
+    for name in ("must_include", "must_exclude"):
+        with pytest.raises(PieFastError, match=f"{name} has 0 dimensions, must have 1"):
+            greedy_select(SCORES, DENSE, 1, backend=backend, **{name: 3})
     with pytest.raises(TypeError):
         greedy_select(SCORES, DENSE, 1.5, backend=backend)  # type: ignore[arg-type]
     with pytest.raises(PieFastError, match='must be "native" or "twin"'):
@@ -201,22 +206,53 @@ def test_a_large_matrix_is_looked_at_once_per_object() -> None:
     assert len(select._checked) == before - 1
 
 
-def test_arrays_go_in_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the native function receives has the addresses of what the caller handed in."""
-    seen: list[int] = []
+CALLS: dict[str, Callable[[], Any]] = {
+    "top_k": lambda: top_k(SCORES, 2),
+    "top_k_per_layer": lambda: top_k_per_layer(SCORES, 2, 1),
+    "greedy_select": lambda: greedy_select(SCORES, DENSE, 2),
+    "greedy_select_many": lambda: greedy_select_many(ROWS, CSR, 2),
+}
 
-    def spy(scores: Any, synergy: Any, *rest: Any) -> Any:
-        arrays = [scores, *(synergy if isinstance(synergy, tuple) else [synergy])]
-        seen.extend(array.ctypes.data for array in arrays)
-        return real(scores, synergy, *rest)
 
-    real = native.greedy_select
-    monkeypatch.setattr(native, "greedy_select", spy)
-    for synergy in (DENSE, CSR):
-        seen.clear()
-        greedy_select(SCORES, synergy, 2)
-        parts = synergy if isinstance(synergy, tuple) else (synergy,)
-        assert seen == [SCORES.ctypes.data, *(part.ctypes.data for part in parts)]
+@pytest.mark.parametrize("name", CALLS)
+def test_arrays_go_in_and_out_without_a_copy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the native function receives has the addresses of what the caller handed in, and what
+    the caller gets has those of what it returned: of memory that Rust allocated."""
+    given: list[int] = []
+    returned: list[np.ndarray] = []
+
+    def spy(*arguments: Any) -> Any:
+        given.extend(array.ctypes.data for array in arrays_of(arguments))
+        result = real(*arguments)
+        returned.extend(arrays_of(result))
+        return result
+
+    real = getattr(native, name)
+    monkeypatch.setattr(native, name, spy)
+    result = CALLS[name]()
+    scores = ROWS if name == "greedy_select_many" else SCORES
+    synergy = {"greedy_select": (DENSE,), "greedy_select_many": CSR}.get(name, ())
+    assert given == [array.ctypes.data for array in (scores, *synergy)]
+    got = [result.ids, result.gains] if name == "greedy_select" else [result]
+    assert [a.ctypes.data for a in got] == [a.ctypes.data for a in returned]
+    assert [owner_of(array) for array in got] == ["PySliceContainer"] * len(got)
+
+
+def arrays_of(values: Any) -> list[np.ndarray]:
+    """Arrays, also those in tuples."""
+    if isinstance(values, np.ndarray):
+        return [values]
+    return [a for value in values for a in arrays_of(value)] if isinstance(values, tuple) else []
+
+
+def owner_of(array: np.ndarray) -> str:
+    """The type of what holds the memory at an array's address: of the numpy crate the one around
+    a Rust `Vec`, and an array itself where numpy has allocated it."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        assert owner.ctypes.data == array.ctypes.data
+        owner = owner.base
+    return type(owner).__name__
 
 
 def test_no_copy_of_the_matrix_is_made_inside() -> None:

@@ -135,7 +135,7 @@ def test_attributions_for_all_or_none(tmp_path: Path) -> None:
 def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
     path = small_dump(tmp_path / "d")
     before = {f.name: f.read_bytes() for f in path.iterdir()}
-    with pytest.raises(OutputExistsError, match="use force to replace it, or resume"):
+    with pytest.raises(OutputExistsError, match="use --force to replace it"):
         small_dump(path, n=3)
     assert {f.name: f.read_bytes() for f in path.iterdir()} == before
 

@@ -85,7 +85,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(problems(), st.sampled_from([np.int32, np.int64]))
 def test_greedy(problem: dict[str, Any], index: Any) -> None:
     scores, synergy, k, bonus = problem.values()
@@ -196,7 +196,7 @@ def test_swaps_undo_what_greedy_regrets() -> None:
     assert better.objective == 0.9 + 0.8 + 5
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     st.lists(NUMBERS, max_size=60),
     st.integers(1, 90),

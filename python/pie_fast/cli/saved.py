@@ -12,6 +12,7 @@ from pie_fast.cli.common import (
     ForceOption,
     JsonOption,
     at_least,
+    check_place,
     open_noting,
     print_json,
 )
@@ -26,6 +27,9 @@ from pie_fast.cli.engines import (
 from pie_fast.cli.speech import reporter
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pie_fast.dump import FeatureDump
 
 
@@ -87,6 +91,10 @@ def top(
         list[int] | None,
         typer.Option("--layer", callback=at_least(0), help="Only this layer; may be repeated."),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", help="Only these: L5:42,L7:1, global ids, or a file of them."),
+    ] = None,
     min_prompts: Annotated[
         int | None,
         typer.Option(
@@ -102,16 +110,19 @@ def top(
     as_json: JsonOption = False,
 ) -> None:
     """The best features of a dump by one score."""
+    from pie_fast.cli.given import feature_ids
     from pie_fast.inspection import listed
 
     with scoring_engine(engine, address, workers, scratch) as chosen:
         opened = open_noting(dump, chosen, scratch)
+        only = feature_ids("--features", features, opened.n_layers, opened.n_features)
         with reporter().stage("score") as advance:
             ids, scores = opened.top_k(
                 k,
                 rank_by.value,
                 threads=threads,
                 layers=layer,
+                features=None if features is None else only,
                 min_prompts=min_prompts,
                 per_layer=per_layer,
                 progress=advance,
@@ -158,17 +169,30 @@ def redundancy(
     pairs: Annotated[
         int, typer.Option("--pairs", callback=at_least(0), help="Strongest pairs listed.")
     ] = 50,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="A weight per target layer: 1,1,0.5.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file for the matrix, as synergies' is.")
+    ] = None,
+    force: ForceOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Which features of a pool write the same: cosines of their decoder rows."""
+    from pie_fast.cli.given import numbers
     from pie_fast.decoder import redundancy_of_pool, strongest_pairs
     from pie_fast.inspection import listed
 
+    if out is not None:
+        check_place(str(out), force=force)
+    weighted = numbers("--weights", weights)
     opened = open_noting(dump)
     ids, scores, matrix = redundancy_of_pool(
-        opened, clt, pool, rank_by=rank_by.value, threads=threads
+        opened, clt, pool, rank_by=rank_by.value, weights=weighted, threads=threads
     )
+    if out is not None:
+        _save_redundancy(out, opened, ids, matrix)
     content: dict[str, Any] = {
         "features": listed(ids, scores, opened.n_features),
         "pairs": strongest_pairs(ids, matrix, pairs, opened.n_features),
@@ -180,6 +204,23 @@ def redundancy(
         from pie_fast.cli.dump_tables import print_redundancy
 
         print_redundancy(content)
+
+
+def _save_redundancy(
+    out: Path, dump: FeatureDump, ids: NDArray[np.int64], matrix: NDArray[np.float32]
+) -> None:
+    """A synergy file of which no pair is known yet, with the redundancy of its pool."""
+    from pie_fast.synergy_matrix import SynergyMatrix
+
+    order = ids.argsort()
+    SynergyMatrix(
+        ids[order],
+        direction="noising",
+        estimator="none",
+        form="signed",
+        n_prompts=dump.n_prompts,
+        redundancy=matrix[order][:, order],
+    ).save(out)
 
 
 def print_made(dump: FeatureDump, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from pie_fast.cli.common import (
     RankBy,
     RankByOption,
     SeedOption,
+    at_least,
     check_place,
     command_line,
     open_noting,
@@ -59,6 +60,23 @@ def select(
     form: FormOption = Form.clipped,
     bonus: BonusOption = Bonus.mean,
     seed: SeedOption = 0,
+    must_include: Annotated[
+        str | None,
+        typer.Option("--must-include", help="Taken first: L5:42,L7:1, ids, or a file of them."),
+    ] = None,
+    must_exclude: Annotated[
+        str | None, typer.Option("--must-exclude", help="Never taken; likewise.")
+    ] = None,
+    max_per_layer: Annotated[
+        int | None,
+        typer.Option("--max-per-layer", callback=at_least(0), help="At most so many of a layer."),
+    ] = None,
+    swaps: Annotated[
+        int, typer.Option("--swaps", callback=at_least(0), help="Exchanges that may follow.")
+    ] = 0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell each step's score, bonus and runner-up.")
+    ] = False,
     engine: EngineOption = EngineName["local"],
     address: AddressOption = None,
     workers: WorkersOption = None,
@@ -71,6 +89,8 @@ def select(
     as_json: JsonOption = False,
 ) -> None:
     """Select K features from saved activations and attributions."""
+    from pie_fast.cli.given import feature_ids
+    from pie_fast.constrained import Constraints, select_constrained
     from pie_fast.selectors import Options, select_features
     from pie_fast.synergy_matrix import SynergyMatrix
 
@@ -84,7 +104,17 @@ def select(
         opened = open_noting(dump, scorer, scratch)
         file = synergy or opened.path / "synergy.safetensors"
         matrix = SynergyMatrix.load(file) if needed and (synergy or file.exists()) else None
-        chosen = select_features(opened, budget, options, matrix)
+        sizes = opened.n_layers, opened.n_features
+        constraints = Constraints(
+            tuple(feature_ids("--must-include", must_include, *sizes)),
+            tuple(feature_ids("--must-exclude", must_exclude, *sizes)),
+            max_per_layer,
+            swaps,
+        )
+        if explain or constraints != Constraints():
+            chosen, steps = select_constrained(opened, budget, options, matrix, constraints)
+        else:
+            chosen, steps = select_features(opened, budget, options, matrix), []
     content: dict[str, Any] = {
         "features": chosen.listed(),
         "selector": chosen.selector,
@@ -95,11 +125,14 @@ def select(
         "metric": opened.manifest.get("metric"),
         "baseline": opened.manifest.get("baseline"),
     }
+    if explain:
+        content["steps"] = steps
     if out is not None:
         write_json_at(out, {**content, "command": command_line()})
     if as_json:
         print_json(content)
     else:
-        from pie_fast.cli.tables import print_selection
+        from pie_fast.cli.tables import print_selection, print_steps
 
         print_selection(content, out)
+        print_steps(content.get("steps", ()))

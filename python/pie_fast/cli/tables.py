@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,18 @@ def print_selection(content: Mapping[str, Any], out: str | None) -> None:
     console.print(table)
     if out is not None:
         console.print(f"written to {out}", highlight=False)
+
+
+def print_steps(steps: Iterable[Mapping[str, Any]]) -> None:
+    """Why each step of a selection took what it took."""
+    for step in steps:
+        after = step["runner_up"]
+        second = "nothing else remained" if after is None else f"runner-up {after} at "
+        value = "" if after is None else f"{step['runner_up_value']:.4g}"
+        print(
+            f"{step['feature']}: score {step['score']:.4g}, bonus {step['bonus']:.4g}; "
+            f"{second}{value}"
+        )
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:

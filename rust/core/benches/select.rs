@@ -33,6 +33,17 @@ fn sparse(m: usize) -> (Vec<f64>, CsrArrays) {
     (noise(m, 4).collect(), csr.unwrap_or_default())
 }
 
+/// With a number for every pair.
+fn filled(csr: &CsrArrays, m: usize) -> Vec<f32> {
+    let mut full = vec![0.0; m * m];
+    for (row, ends) in csr.indptr.windows(2).enumerate() {
+        for at in ends[0] as usize..ends[1] as usize {
+            full[row * m + csr.indices[at] as usize] = csr.values[at];
+        }
+    }
+    full
+}
+
 fn select(scores: &[f64], synergy: &impl Synergy, k: usize) -> Result<Vec<i64>> {
     let (limits, cancel) = (Limits::default(), Cancel::new());
     Ok(greedy_select(scores, synergy, k, Bonus::Mean, limits, &cancel)?.ids)
@@ -66,13 +77,23 @@ fn greedy(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("greedy sparse");
     let (scores, csr) = sparse(2000);
+    let full = filled(&csr, 2000);
+    let naive = || {
+        naive::greedy_select(&scores, |f, s| f64::from(full[f * 2000 + s]), 100, Bonus::Mean)
+            .map(|selection| selection.ids)
+    };
     if let Ok(matrix) = Csr::new(&csr.indptr, &csr.indices, &csr.values) {
         for k in [100, 800] {
+            // The first of a longer selection are the shorter one.
+            let first = select(&scores, &matrix, k).map(|ids| ids[..100].to_vec());
+            assert_eq!(first.ok(), naive().ok());
             group.bench_function(BenchmarkId::new("fast", k), |b| {
                 b.iter(|| select(black_box(&scores), &matrix, k));
             });
         }
     }
+    group.sample_size(10);
+    group.bench_function(BenchmarkId::new("naive", 100), |b| b.iter(naive));
     group.finish();
 }
 
@@ -93,9 +114,15 @@ fn strongest(c: &mut Criterion) {
     let joint: Vec<f64> = noise(n_pairs(1000), 6).collect();
     let single = vec![0.0; 1000];
     let pairs = Importances { joint: &joint, single: &single, clipped: false };
-    c.bench_function("strongest 50 of 1000 rows", |b| {
-        b.iter(|| top_per_row(black_box(pairs), 50, false, Some(1), &Cancel::new()));
-    });
+    let parts = |csr: CsrArrays| (csr.indptr, csr.indices, csr.values);
+    let fast = || top_per_row(black_box(pairs), 50, false, Some(1), &Cancel::new());
+    let naive = || naive::top_per_row(&joint, &single, 50, false, false);
+    assert_eq!(fast().ok().map(parts), Some(parts(naive())));
+    let mut group = c.benchmark_group("strongest 50 of 1000 rows");
+    group.bench_function("fast", |b| b.iter(fast));
+    group.sample_size(10);
+    group.bench_function("naive", |b| b.iter(naive));
+    group.finish();
 }
 
 criterion_group!(benches, greedy, top, strongest);

@@ -35,12 +35,12 @@ pub fn top_k(
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Scored>> {
     let mut allowed = Allowed::new(dump, filter)?;
-    if filter.min_prompts.is_some() {
-        allowed.counts = Some(score(dump, RankBy::Count, threads, watch)?);
-    }
+    let counts = filter.min_prompts.map(|_| score(dump, RankBy::Count, threads, watch));
+    let counts = counts.transpose()?;
+    allowed.counts = counts.as_deref();
     let scores = scores(dump, rank_by, threads, watch)?;
     let has = (0..scores.len()).map(|id| scores.get(id).is_some()).collect();
-    best(k, &scores.into_dense()?, has, &allowed, threads)
+    best(k, &scores.into_dense()?, has, &allowed, threads, &Cancel::new())
 }
 
 /// As [`top_k`], from scores that were added up elsewhere.
@@ -50,17 +50,18 @@ pub fn top_k(
 /// given) have one element per global id.
 ///
 /// # Errors
-/// As [`top_k`], and other lengths.
+/// As [`top_k`], other lengths, and `cancel`.
 pub fn rank(
     dump: &Dump,
     k: usize,
-    (scores, has_entry): (&[f64], Vec<bool>),
-    counts: Option<Vec<f64>>,
+    (scores, has_entry): (&[f64], &[bool]),
+    counts: Option<&[f64]>,
     filter: &Filter,
     threads: Option<usize>,
+    cancel: &Cancel,
 ) -> Result<Vec<Scored>> {
     let mut allowed = Allowed::new(dump, filter)?;
-    let lengths = [scores.len(), has_entry.len(), counts.as_ref().map_or(scores.len(), Vec::len)];
+    let lengths = [scores.len(), has_entry.len(), counts.map_or(scores.len(), <[f64]>::len)];
     if lengths.iter().any(|&n| n as u64 != dump.n_ids()) {
         let message = format!("{lengths:?} scores for {} features", dump.n_ids());
         return Err(Error::argument(message));
@@ -69,7 +70,7 @@ pub fn rank(
         return Err(Error::argument("counts and min_prompts need each other"));
     }
     allowed.counts = counts;
-    best(k, scores, has_entry, &allowed, threads)
+    best(k, scores, has_entry.to_vec(), &allowed, threads, cancel)
 }
 
 fn best(
@@ -78,15 +79,21 @@ fn best(
     has_entry: Vec<bool>,
     allowed: &Allowed<'_>,
     threads: Option<usize>,
+    cancel: &Cancel,
 ) -> Result<Vec<Scored>> {
+    /// Features between two looks at the flag.
+    const STRETCH: usize = 1 << 20;
     let mut mask = has_entry;
-    mask.iter_mut().enumerate().for_each(|(id, is)| *is = *is && allowed.has(id));
+    for (i, part) in mask.chunks_mut(STRETCH).enumerate() {
+        cancel.check()?;
+        let ids = i * STRETCH..;
+        part.iter_mut().zip(ids).for_each(|(is, id)| *is = *is && allowed.has(id));
+    }
     let only = topk::Filter { mask: Some(&mask), finite: true };
-    let cancel = Cancel::new();
     if allowed.filter.per_layer {
         let n_features = allowed.n_features as usize;
         let k = k.min(n_features);
-        let layers = topk::top_k_per_layer(scores, k, n_features, only, threads, &cancel)?;
+        let layers = topk::top_k_per_layer(scores, k, n_features, only, threads, cancel)?;
         return Ok(layers.concat());
     }
     let candidates = mask.iter().filter(|&&is| is).count();
@@ -95,7 +102,7 @@ fn best(
         let message = format!("budget {k} exceeds the {candidates} active features{which}");
         return Err(Error::Budget(message));
     }
-    topk::top_k(scores, k, only, threads, &cancel)
+    topk::top_k(scores, k, only, threads, cancel)
 }
 
 /// Global ids of the features that have an activation other than 0, ascending.
@@ -119,7 +126,7 @@ struct Allowed<'a> {
     layers: Option<Vec<u64>>,
     features: Option<Vec<u32>>,
     /// Prompts in which each feature is active, where `filter.min_prompts` asks.
-    counts: Option<Vec<f64>>,
+    counts: Option<&'a [f64]>,
 }
 
 impl<'a> Allowed<'a> {
@@ -140,7 +147,7 @@ impl<'a> Allowed<'a> {
         let min = self.filter.min_prompts.unwrap_or(0) as f64;
         self.layers.as_ref().is_none_or(|layers| layers.binary_search(&layer).is_ok())
             && self.features.as_ref().is_none_or(|ids| ids.binary_search(&(id as u32)).is_ok())
-            && self.counts.as_ref().is_none_or(|counts| counts[id] >= min)
+            && self.counts.is_none_or(|counts| counts[id] >= min)
     }
 }
 

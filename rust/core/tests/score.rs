@@ -12,7 +12,7 @@ use pie_fast_core::dump::Dump;
 use pie_fast_core::naive;
 use pie_fast_core::ranking::{Filter, active_features, top_k};
 use pie_fast_core::score::{Fold, RankBy, block_sums, score};
-use pie_fast_core::{Error, Scored};
+use pie_fast_core::{Cancel, Error, Scored};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -87,15 +87,16 @@ proptest! {
         let middle = (n_ids * k / 25) as u64;
         let (mut apart, mut has_entry) = (Vec::new(), Vec::new());
         for ids in [0..middle, middle..n_ids as u64] {
-            let mut fold = Fold::new(rank_by, ids.clone()).unwrap();
+            let go = Cancel::new();
+            let mut fold = Fold::new(rank_by, ids.clone(), &go).unwrap();
             for block in 0..dump.n_prompts().div_ceil(256) {
                 let of = block_sums(&dump, rank_by, block, Some(threads), &mut |_, _| Ok(()));
                 let of = of.unwrap();
                 let begin = of.ids.partition_point(|&id| u64::from(id) < ids.start);
                 let end = of.ids.partition_point(|&id| u64::from(id) < ids.end);
-                fold.add(&of.ids[begin..end], &of.sums[begin..end]).unwrap();
+                fold.add(&of.ids[begin..end], &of.sums[begin..end], &go).unwrap();
             }
-            let (scores, has) = fold.finish(dump.n_prompts());
+            let (scores, has) = fold.finish(dump.n_prompts(), &go).unwrap();
             apart.extend(scores);
             has_entry.extend(has);
         }

@@ -1,8 +1,9 @@
 //! Feature dumps.
 
 use crate::arrays::{Array, Columns, slice};
-use crate::enter::{abandonable, detached, watched};
+use crate::enter::{abandonable, interruptible, watched};
 use crate::errors::to_python;
+use crate::matrix::LONG;
 use numpy::{PyArray1, PyReadonlyArray1};
 use pie_fast_core::dump::{Dump as Core, Entries, FeatureEntries};
 use pie_fast_core::ranking::{Filter, active_features, rank, top_k};
@@ -13,6 +14,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 type Progress = Option<Py<PyAny>>;
+
+/// Features above which ranking or joining them takes longer than one may wait for Ctrl-C: each is
+/// written to fresh memory.
+const LONG_FOLD: usize = LONG / 4;
 
 /// An opened and checked feature dump.
 #[pyclass(frozen, module = "pie_fast._native")]
@@ -119,10 +124,11 @@ impl Dump {
         let features = features.map(|ids| slice("features", &ids).map(<[i64]>::to_vec));
         let features = features.transpose()?;
         let filter = Filter { layers, features, min_prompts, per_layer };
-        let has = slice("has_entry", &has_entry)?.to_vec();
-        let counts = counts.map(|counts| slice("counts", &counts).map(<[f64]>::to_vec));
-        let (scores, counts) = (slice("scores", &scores)?, counts.transpose()?);
-        let best = detached(py, || rank(&self.core, k, (scores, has), counts, &filter, threads))?;
+        let given = (slice("scores", &scores)?, slice("has_entry", &has_entry)?);
+        let counts = counts.as_ref().map(|counts| slice("counts", counts)).transpose()?;
+        let best = interruptible(py, given.0.len() > LONG_FOLD, |cancel| {
+            rank(&self.core, k, given, counts, &filter, threads, cancel)
+        })?;
         Ok(listed(py, &best))
     }
 
@@ -232,25 +238,33 @@ pub struct Fold {
 #[pymethods]
 impl Fold {
     #[new]
-    fn new(rank_by: &str, first: u64, end: u64) -> PyResult<Self> {
+    fn new(py: Python<'_>, rank_by: &str, first: u64, end: u64) -> PyResult<Self> {
         let rank_by: RankBy = rank_by.parse().map_err(to_python)?;
-        Ok(Self { core: CoreFold::new(rank_by, first..end).map_err(to_python)? })
+        let long = end.saturating_sub(first) > LONG_FOLD as u64;
+        let core = interruptible(py, long, |cancel| CoreFold::new(rank_by, first..end, cancel))?;
+        Ok(Self { core })
     }
 
-    /// Join the next block.
+    /// Join the next block; a fold that was interrupted here is of no more use.
     fn add(
         &mut self,
+        py: Python<'_>,
         ids: PyReadonlyArray1<'_, u32>,
         sums: PyReadonlyArray1<'_, f64>,
     ) -> PyResult<()> {
         let (ids, sums) = (slice("ids", &ids)?, slice("sums", &sums)?);
-        self.core.add(ids, sums).map_err(to_python)
+        interruptible(py, ids.len() > LONG_FOLD, |cancel| self.core.add(ids, sums, cancel))
     }
 
     /// Scores so far, and which features have entries.
-    fn finish<'py>(&self, py: Python<'py>, n_prompts: u64) -> (Array<'py, f64>, Array<'py, bool>) {
-        let (scores, has) = self.core.finish(n_prompts);
-        (PyArray1::from_vec(py, scores), PyArray1::from_vec(py, has))
+    fn finish<'py>(
+        &self,
+        py: Python<'py>,
+        n_prompts: u64,
+    ) -> PyResult<(Array<'py, f64>, Array<'py, bool>)> {
+        let long = self.core.n_features() > LONG_FOLD;
+        let (scores, has) = interruptible(py, long, |cancel| self.core.finish(n_prompts, cancel))?;
+        Ok((PyArray1::from_vec(py, scores), PyArray1::from_vec(py, has)))
     }
 }
 

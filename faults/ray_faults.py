@@ -21,7 +21,7 @@ from world import World
 HANGS = 20
 
 #: seconds for a command that was struck to end by itself
-PATIENCE = 150
+PATIENCE = 240
 
 
 def worker_kills(world: World, n: int, rng: Random) -> Iterator[Fault]:

@@ -18,7 +18,7 @@ from clocks import clock_jumps
 from disk import cannot_mount, full_disks
 from files import file_faults
 from kills import driver_kills
-from ray_faults import driver_kills_on_ray, head_kills, worker_kills, worker_stops
+from ray_faults import ray_faults
 from tally import Fault, Tally
 from world import World, make_world
 
@@ -27,10 +27,7 @@ KINDS: dict[str, tuple[Callable[[World, int, Random], Iterator[Fault]], int, int
     "kills": (driver_kills, 20, 1),
     "clocks": (clock_jumps, 20, 1),
     "disk": (full_disks, 20, 1),
-    "ray-worker": (worker_kills, 20, 1),
-    "ray-driver": (driver_kills_on_ray, 20, 1),
-    "ray-head": (head_kills, 20, 1),
-    "ray-hang": (worker_stops, 5, 1),
+    "ray": (ray_faults, 20, 1),
     # Last: the others fork, which is best before this process has threads.
     "files": (file_faults, 1000, 96),
 }
@@ -51,7 +48,7 @@ def cannot(kind: str, folder: Path) -> str:
     """Why a kind of fault cannot be injected here; empty where it can."""
     if kind == "disk":
         return cannot_mount(folder)
-    if kind.startswith("ray-") and importlib.util.find_spec("ray") is None:
+    if kind == "ray" and importlib.util.find_spec("ray") is None:
         return "Ray is not installed"
     return ""
 

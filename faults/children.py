@@ -32,7 +32,7 @@ class Child:
     pid: int
     log: Path
 
-    def wait(self, timeout: float = 120) -> tuple[int, str]:
+    def wait(self, timeout: float = 600) -> tuple[int, str]:
         """Exit code (minus the signal that ended it) and what it said; killed at the timeout."""
         end = time.monotonic() + timeout
         while True:

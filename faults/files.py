@@ -19,14 +19,17 @@ from typer.main import get_command
 from world import POOL, World
 
 from pie_fast.behaviors import Behavior, load_behavior
+from pie_fast.checkpoints import Checkpoints
 from pie_fast.cli import app
 from pie_fast.discovered_run import DiscoveredRun
 from pie_fast.dump import open_dump
 from pie_fast.errors import PieFastError
+from pie_fast.journal import Journal
 from pie_fast.llm.answers import Explanation
 from pie_fast.llm.cache import AnswerCache
 from pie_fast.replacement_model import load_model
 from pie_fast.report import write_report
+from pie_fast.run_files import JOURNAL
 from pie_fast.seals import write_sealed
 from pie_fast.synergy_matrix import SynergyMatrix
 from pie_fast.synergy_pool import measure_dump_synergy
@@ -110,6 +113,8 @@ def _cases(world: World) -> tuple[Case, ...]:
         Case("CLT, before synergies", tensors, _go_on),
         Case("behaviour, of a run", ("few.jsonl",), _behavior_of_run),
         Case("answer of a language model", answers, _answer),
+        Case("saved stage", ("saved/stages/ablate.json",), _stage),
+        Case("journal", ("run/journal.jsonl",), _journal, optional=True),
         Case("behaviour, first read", ("few.jsonl",), _behavior, valid=True),
         Case("run.toml", ("run/run.toml",), _toml, valid=True),
     )
@@ -128,6 +133,9 @@ def _more_files(world: World) -> None:
 
     with suppress(_StoppedError):
         _measure(folder, stop)
+    shutil.copy(world.run / JOURNAL, folder / "journal.whole")
+    (folder / "saved").mkdir()
+    _saved(folder).save("ablate", _STAGE)
     cache = AnswerCache(folder / "answers", print)
     cache.write(_QUESTION, _ANSWER.model_dump_json(), {})
 
@@ -136,6 +144,7 @@ class _StoppedError(Exception):
     """In the middle of a measurement."""
 
 
+_STAGE = {"mean_effect": [0.25, -1.5], "n_prompts": 8}
 _QUESTION = {"model": "none", "messages": [{"role": "user", "content": "what fires here?"}]}
 _ANSWER = Explanation(label="months", reason="it fires on names of months")
 
@@ -218,3 +227,20 @@ def _toml(place: Path) -> bytes:
 def _answer(place: Path) -> bytes:
     found = AnswerCache(place / "answers", lambda _: None).read(_QUESTION, Explanation)
     return (found or _ANSWER).model_dump_json().encode()  # without an answer it is asked again
+
+
+def _saved(place: Path) -> Checkpoints:
+    return Checkpoints(Journal(place / "saved"), of={"budget": 6})
+
+
+def _stage(place: Path) -> bytes:
+    found = _saved(place).read("ablate")
+    return json.dumps(found[0] if found else _STAGE).encode()  # without it the stage runs again
+
+
+def _journal(place: Path) -> bytes:
+    events = Journal(place / "run").events()
+    whole = (place / "journal.whole").read_text().splitlines()
+    # Of a shorter one the stages that it does not know of run again.
+    known = [json.loads(line) for line in whole[: len(events)]]
+    return str(events == [{k: v for k, v in one.items() if k != "crc"} for one in known]).encode()

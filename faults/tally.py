@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,12 +50,11 @@ class Tally:
     faults: list[Fault] = field(default_factory=list)
     not_run: dict[str, str] = field(default_factory=dict)
 
-    def add(self, some: Iterable[Fault]) -> None:
-        """Take faults as they come, and print what must not be."""
-        for fault in some:
-            self.faults.append(fault)
-            if fault.verdict == WRONG:
-                print(f"WRONG {fault.kind}: {fault.how}: {fault.detail}", flush=True)
+    def add(self, fault: Fault) -> None:
+        """Take a fault, and print what must not be."""
+        self.faults.append(fault)
+        if fault.verdict == WRONG:
+            print(f"WRONG {fault.kind}: {fault.how}: {fault.detail}", flush=True)
 
     @property
     def n_wrong(self) -> int:

@@ -31,7 +31,7 @@ def of_faults(_: str, file: Path) -> Figures:
     """How many faults ended in which verdict, and which kinds could not be injected here."""
     report = json.loads(file.read_text(encoding="utf-8"))
     verdicts = Counter(fault["verdict"] for fault in report["faults"])
-    figures: Figures = {"faults": verdicts.total(), **verdicts}
+    figures: Figures = {"faults": verdicts.total(), "WRONG": 0, **verdicts}
     if report["not_run"]:
         figures["not_run"] = ", ".join(report["not_run"])
     return figures

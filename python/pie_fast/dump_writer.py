@@ -13,7 +13,7 @@ from pie_fast import _native
 from pie_fast.dump_prompts import PromptTable, check_finite
 from pie_fast.errors import DumpError, OutputExistsError, PieFastError
 from pie_fast.seals import write_sealed
-from pie_fast.storage import swap_in, to_bf16, write_safetensors
+from pie_fast.storage import remove_leftovers, swap_in, to_bf16, write_safetensors
 from pie_fast.untrusted import load_json
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class DumpWriter:
         self._digest = self._prompts.digest(0)
         self._closed = False
         self._folder, resuming = _choose_folder(self._path, resume=resume, force=force)
+        remove_leftovers(self._folder)
         if resuming:
             self._resume()
         else:
@@ -259,8 +260,6 @@ class DumpWriter:
         self._shards = stored["shards"]
         self._digest = self._prompts.digest(n_known)
         self._given |= {key: stored[key] for key in RECORDED if key in stored}
-        for leftover in self._folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
 
     def _check_prompts(self, different: str | None) -> None:
         if different is not None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from pie_fast.behaviors import Behavior, Prompt, check_known, draw_more
+from pie_fast.checkpoints import Checkpoints
 from pie_fast.corpora import open_corpus
 from pie_fast.discovered_run import INTERPRETATION, DiscoveredRun
 from pie_fast.exchange import labelled_by, write_explanations
@@ -142,7 +143,9 @@ class InterpretedRun(DiscoveredRun):
                 resume=resume,
                 note=reporter.note,
             )
-            content = work.run(begun["command"])
+            saved = Checkpoints(journal, reporter.note, of=begun["identity"])
+            content = work.run(begun["command"], saved)
+            saved.clear()
             spent = {key: content[key] for key in ("timings", "model_calls")}
             if content["llm"] is not None:
                 spent["llm"] = {key: content["llm"][key] for key in _PAID}
@@ -200,7 +203,9 @@ class _Work:
             "versions": versions(),
         }
 
-    def run(self, command: Sequence[str] | None) -> dict[str, Any]:
+    def run(
+        self, command: Sequence[str] | None, saved: Checkpoints | None = None
+    ) -> dict[str, Any]:
         """Interpret and write; a dry run of a language model writes nothing."""
         features, scores = self.run_of.features
         loaded, prompts = self.loaded, self.behavior.selection or self.behavior.held_out
@@ -214,6 +219,7 @@ class _Work:
             metric=self.run_of.settings["metric"],
             choices=self.choices,
             folder=self.run_of.folder / "contexts" / _pass_name(loaded, self.corpus),
+            saved=saved,
             reporter=self.reporter,
         )
         if self.labels is not None:

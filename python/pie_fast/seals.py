@@ -2,7 +2,7 @@
 
 A bit that falls in a number leaves a number: JSON and safetensors stay valid, and the answer would
 be another one. So what is written here ends in a checksum, and what is read is compared. A file
-without one (older, or made by hand) is read as it is.
+without one (older, or made by hand, or edited and its last line removed) is read as it is.
 
 JSON: ``"checksum"`` is the last key, the sha256 of all bytes before it.
 safetensors: ``checksum`` in the metadata, the sha256 of the file with 64 zeros in its place.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from pie_fast import storage
@@ -26,6 +27,9 @@ KEY = "checksum"
 
 #: what stands for the checksum while it is computed
 BLANK = "0" * 64
+
+#: the last line of a file that was sealed, whatever a bit made of the name of the key
+_LAST = re.compile(rb'\n "[^\n]{8}": "[0-9a-f]{64}"\n\}\Z')
 
 #: bytes hashed at once
 _CHUNK = 1 << 22
@@ -57,6 +61,8 @@ def unsealed(path: Path, data: bytes, value: dict[str, Any]) -> dict[str, Any]:
         PieFastError: The checksum is another one.
     """
     if KEY not in value:
+        if _LAST.search(data):
+            raise PieFastError(f"{path}: {KEY}: another name stands in its place: it was changed")
         return value
     before = data[: data.rfind(f'"{KEY}"'.encode())]
     found = hashlib.sha256(before).hexdigest()

@@ -32,6 +32,7 @@ from pie_fast.dump import FeatureDump
 from pie_fast.dump_writer import BLOCK
 from pie_fast.errors import DumpError, StorageError
 from pie_fast.remote import is_url, join, naming, read_bytes, remove, staged, write_bytes
+from pie_fast.scratch import held_folder
 from pie_fast.whole import whole_numbers
 
 if TYPE_CHECKING:
@@ -199,15 +200,15 @@ class SpreadDump(FeatureDump):
 
     @contextmanager
     def _scratch_folder(self) -> Iterator[str]:
-        name = f"pie-fast-{uuid.uuid4().hex}"
-        place = join(self._scratch or tempfile.gettempdir(), name)
-        if not is_url(place):
-            Path(place).mkdir(parents=self._scratch is not None)
-            place = str(Path(place).resolve())
-        try:
+        base = self._scratch or tempfile.gettempdir()
+        with ExitStack() as held:
+            if is_url(base):
+                place = join(base, f"pie-fast-{uuid.uuid4().hex}")
+            else:
+                Path(base).mkdir(parents=True, exist_ok=True)
+                place = str(held.enter_context(held_folder(Path(base).resolve())))
+            held.callback(remove, place)
             yield place
-        finally:
-            remove(place)
 
 
 def _hash_of(folder: Path) -> str:

@@ -119,7 +119,7 @@ def test_figures_of_campaigns(tmp_path: Path) -> None:
     faults = [{"verdict": "survived"}, {"verdict": "survived"}, {"verdict": "refused"}]
     report.write_text(json.dumps({"faults": faults, "not_run": {"disk": "why"}}))
     assert figures.of_faults("", report) == {
-        **{"faults": 3, "survived": 2, "refused": 1},
+        **{"faults": 3, "WRONG": 0, "survived": 2, "refused": 1},
         "not_run": "disk",
     }
     gates = figures.of_benches("x\n7 of 9 gates held\n", tmp_path)

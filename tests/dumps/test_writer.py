@@ -328,3 +328,14 @@ write_dump(sys.argv[2], both, shard_bytes=1, resume=True)
     subprocess.run([*command, "free"], check=True)
     assert open_dump(path).n_prompts == 768
     open_dump(path).verify()
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    """Also of one that was killed before its first manifest."""
+    prompts = make_prompts(2, 5)
+    for n, name in enumerate((".prompts.safetensors.12.tmp", ".manifest.json.34.tmp")):
+        (tmp_path / "dump").mkdir(exist_ok=True)
+        (tmp_path / "dump" / name).write_bytes(b"half")
+        DumpWriter(tmp_path / "dump", prompts=prompts, manifest=MANIFEST, resume=True)
+        left = sorted(path.name for path in (tmp_path / "dump").iterdir())
+        assert left == ["manifest.json", "prompts.safetensors"], n

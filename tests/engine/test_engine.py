@@ -72,6 +72,17 @@ def test_a_worker_that_is_killed_is_replaced(cluster: RayEngine, tmp_path: Path)
     assert (tmp_path / "2").exists()
 
 
+def test_a_worker_that_has_room_nowhere_is_not_waited_for(
+    cluster: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cluster.workers(work.ten) as workers:
+        list(workers.map(work.process, range(4)))
+        monkeypatch.setattr(workers, "room", lambda: 1)  # as where a host was lost with it
+        found = list(workers.map(work.die_once, [(tmp_path, i) for i in range(6)]))
+        assert found == list(range(10, 16))
+        assert len(set(workers.map(work.process, range(4)))) == 1
+
+
 def test_an_item_that_kills_every_worker_is_named(cluster: RayEngine) -> None:
     with (
         cluster.workers(work.ten) as workers,

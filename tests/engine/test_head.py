@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from pie_fast.engine import open_engine
 from pie_fast.engine.head import Head
 from pie_fast.errors import WorkerError
 
@@ -17,9 +18,10 @@ def listening() -> tuple[socket.socket, str]:
     return server, f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_one_that_answers_is_there_until_it_is_gone() -> None:
+def test_one_that_answers_is_there_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pie_fast.engine.head.AWAY", 0.2)
     server, address = listening()
-    head = Head(address, away=0.2)
+    head = Head(address)
     with server:
         head.check()
         head.check()
@@ -43,6 +45,17 @@ def test_one_that_is_started_again_in_time_was_never_gone() -> None:
 
     timer = threading.Timer(0.3, start)
     timer.start()
-    Head(address, away=20).check()
+    Head(address).check()
     timer.join()
     again[0].close()
+
+
+def test_a_cluster_that_is_not_there_is_not_looked_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("pie_fast.engine.head.AWAY", 0.2)
+    server, address = listening()
+    server.close()
+    with pytest.raises(WorkerError, match=f"^the Ray cluster at {address} is gone"):
+        open_engine("ray", address=address)

@@ -25,11 +25,13 @@ from pie_fast.cli.common import (
     ModelOption,
     OutOption,
     PromptsOption,
+    ResumeOption,
     SeedOption,
     at_least,
     command_line,
     print_json,
 )
+from pie_fast.cli.config import asked
 from pie_fast.cli.speech import reporter
 
 
@@ -47,6 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def shared(
+    context: typer.Context,
     model: ModelOption,
     clt: CltOption,
     behavior: Annotated[
@@ -87,13 +90,14 @@ def shared(
     lazy_encoder: LazyOption = False,
     hooks: HooksOption = None,
     force: ForceOption = False,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find one circuit for several behaviours under one budget."""
     from pie_fast.outputs import check_new_folder
 
     # Before minutes of work: what can be refused at once is.
-    check_new_folder(out, force=force, resume=False)
+    check_new_folder(out, force=force, resume=resume)
     from pie_fast.shared import discover_shared
 
     how = Loading(model, clt, device, dtype, autocast, ignore_positions, lazy_encoder, hooks)
@@ -110,7 +114,9 @@ def shared(
         seed=seed,
         out=out,
         force=force,
+        resume=resume,
         command=command_line(),
+        asked=asked(context),
         reporter=reporter(),
     )
     if as_json:

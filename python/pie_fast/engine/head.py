@@ -25,11 +25,9 @@ class Head:
 
     Attributes:
         address: HOST:PORT.
-        away: Seconds for which it may be away.
     """
 
     address: str
-    away: float = AWAY
     _looked: float = float("-inf")
     _gone: bool = False
 
@@ -42,24 +40,24 @@ class Head:
         """Connect to it.
 
         Raises:
-            WorkerError: It did not answer for `away` seconds, now or before; with the address.
+            WorkerError: It did not answer for some seconds, now or before; with the address.
         """
-        end = time.monotonic() + self.away
+        end = time.monotonic() + AWAY
         while not self._gone:
             if self._answers():
                 self._looked = time.monotonic()
                 return
             self._gone = time.monotonic() > end
-            time.sleep(min(0.5, self.away))
+            time.sleep(min(0.5, AWAY))
         raise WorkerError(
             f"the Ray cluster at {self.address} is gone: its head gave no answer for "
-            f"{self.away:g} s; start it again, and go on with pie-fast resume or --resume"
+            f"{AWAY:g} s; start it again, and go on with pie-fast resume or --resume"
         )
 
     def _answers(self) -> bool:
         host, _, port = self.address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=self.away).close()
+            socket.create_connection((host, int(port)), timeout=AWAY).close()
         except OSError:
             return False
         return True

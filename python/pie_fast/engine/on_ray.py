@@ -119,6 +119,8 @@ def _connect(
         how["num_cpus"] = max(1, round(n_workers * cpus))
         if gpus:
             how["num_gpus"] = max(1, round(n_workers * gpus))
+    if address is not None and address.rpartition(":")[2].isdecimal() and "//" not in address:
+        Head(address).check()  # Ray looks for one that is not there for minutes
     try:
         ray.init(address=address or "local", logging_level="ERROR", **how)
     except (ConnectionError, RuntimeError, ValueError) as error:

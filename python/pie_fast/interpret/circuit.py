@@ -13,7 +13,7 @@ Nothing here is as wide as the dictionary: encoder and decoder rows are read of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pie_fast.behaviors import Prompt
+from pie_fast.checkpoints import Checkpoints
 from pie_fast.errors import PieFastError
 from pie_fast.interpret.contexts import Corpus
 from pie_fast.interpret.edges import Edges, feature_edges
@@ -32,9 +33,13 @@ from pie_fast.interpret.passes.collecting import collect
 from pie_fast.interpret.rule_tests import RuleTests
 from pie_fast.interpret.summary import Summary, summary
 from pie_fast.interpret.vocabulary import Vocabulary
-from pie_fast.interpretation import Interpretation, Link, TopContext
+from pie_fast.interpretation import Interpretation, Link, Measure, TopContext
 from pie_fast.model import Replacer
 from pie_fast.progress import Reporter
+from pie_fast.types import FeatureId
+
+#: the arrays of `Edges`
+_EDGES = ("effects", "mean_abs", "to_metric")
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ def interpret_circuit(
     metric: str = "logit-diff",
     choices: Choices | None = None,
     folder: str | Path | None = None,
+    saved: Checkpoints | None = None,
     reporter: Reporter | None = None,
 ) -> CircuitInterpretation:
     """Interpret the features of a circuit.
@@ -151,6 +157,7 @@ def interpret_circuit(
         metric: Of the behaviour, for the edges to it.
         choices: How much is looked at.
         folder: Where the pass over the corpus is saved, and gone on with; None: nowhere.
+        saved: Where edges and tests of rules are; None: nowhere.
         reporter: Shows and times the stages.
 
     Raises:
@@ -165,13 +172,18 @@ def interpret_circuit(
     with reporter.stage("corpus") as advance:
         collected = collect(model, corpus, ids, folder=folder, progress=advance, note=reporter.note)
     with reporter.stage("edges") as advance:
-        edges = feature_edges(
-            model,
-            prompts[: choices.edge_prompts],
-            ids,
-            metric=metric,
-            batch_size=choices.batch_size,
-            progress=advance,
+        edges = _saved_edges(
+            saved,
+            lambda: feature_edges(
+                model,
+                prompts[: choices.edge_prompts],
+                ids,
+                metric=metric,
+                batch_size=choices.batch_size,
+                progress=advance,
+            ),
+            ids.tolist(),
+            model.clt.n_features,
         )
     tokens = token_lists(model, ids.tolist(), choices.n_tokens, vocabulary)
     with reporter.stage("rules") as advance:
@@ -183,7 +195,9 @@ def interpret_circuit(
         model, prompts[: choices.steered_prompts], fresh, choices.n_concept, choices.seed
     )
     with reporter.stage("quality") as advance:
-        quality = tests.run(collected, explained, tokens, advance)
+        quality = _saved_quality(
+            saved, lambda: tests.run(collected, explained, tokens, advance), ids.tolist()
+        )
     found = [
         replace(
             interpretation_of(edges.features[k], float(scores[k]), explained[k], tokens[k]),
@@ -217,6 +231,38 @@ def shown_contexts(
         )
         for one in collected.contexts(k, n)
     )
+
+
+def _saved_edges(
+    saved: Checkpoints | None, make: Callable[[], Edges], ids: list[int], n_features: int
+) -> Edges:
+    """Edges, from disk where they were measured before."""
+    if saved is None:
+        return make()
+
+    def plain() -> dict[str, Any]:
+        made = make()
+        arrays = {name: getattr(made, name).tolist() for name in _EDGES}
+        return {**arrays, "n_prompts": made.n_prompts}
+
+    found = saved.once("edges", plain, ids)
+    features = tuple(FeatureId.from_global(i, n_features) for i in ids)
+    arrays = {name: np.array(found[name], np.float64) for name in _EDGES}
+    return Edges(features, **arrays, n_prompts=found["n_prompts"])
+
+
+def _saved_quality(
+    saved: Checkpoints | None, make: Callable[[], list[dict[str, Measure]]], ids: list[int]
+) -> list[dict[str, Measure]]:
+    """Measures of the rules, from disk where they were tested before."""
+    if saved is None:
+        return make()
+    found = saved.once(
+        "quality",
+        lambda: [{name: asdict(one) for name, one in of.items()} for of in make()],
+        ids,
+    )
+    return [{name: Measure(**one) for name, one in of.items()} for of in found]
 
 
 def _order(feature_ids: ArrayLike, fap_scores: ArrayLike) -> NDArray[np.int64]:

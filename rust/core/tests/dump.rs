@@ -329,6 +329,28 @@ fn manifests_that_are_none() {
 }
 
 #[test]
+fn manifests_that_were_changed() {
+    let sealed = |name: &'static str, digit: &'static str| {
+        move |folder: &Path| {
+            let path = folder.join("manifest.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.strip_suffix('}').unwrap();
+            let line = format!("{text},\n \"{name}\": \"{}\"\n}}", digit.repeat(64));
+            std::fs::write(path, line).unwrap();
+        }
+    };
+    refused("manifest.json", "checksum: is \"0000", sealed("checksum", "0"));
+    let want = "checksum: another name stands in its place";
+    refused("manifest.json", want, sealed("checksu-", "0"));
+    let folder = tempfile::tempdir().unwrap();
+    for (name, digit) in [("another name", "0"), ("some-text", "0"), ("checksu-", "x")] {
+        small(folder.path());
+        sealed(name, digit)(folder.path());
+        read_all(folder.path()).unwrap(); // of others
+    }
+}
+
+#[test]
 fn several_shards() {
     let folder = tempfile::tempdir().unwrap();
     let prompt = vec![(0, 1, 1.0, 0.5)];

@@ -1,8 +1,10 @@
 """Run a campaign and keep the figures of what it tells, for its record.
 
     python trust/figures.py fuzz|faults|benches COMMAND [ARGUMENT ...]
+    python trust/figures.py benches TABLE.md     # of a run whose table was kept
 
-What it prints is passed on as it comes; its exit code is this one's.
+What it prints is passed on as it comes; its exit code is this one's, and 1 where a kept table has
+gates that were missed.
 """
 
 from __future__ import annotations
@@ -37,19 +39,42 @@ def of_faults(_: str, file: Path) -> Figures:
     return figures
 
 
-def of_benches(printed: str, _: Path) -> Figures:
-    """Gates that held, of how many; the ratios stand in `benches/README.md`."""
-    found = re.search(r"^(\d+) of (\d+) gates held$", printed, re.M)
+def of_benches(_: str, file: Path) -> Figures:
+    """Gates that held, of how many; by target, how many ratios reach their floor, and the least.
+
+    The floor is the target's own where the gate is lower, else the gate. Gates that are no `1.5x`
+    (exponents, what must stay below) are in the first two figures only.
+
+    Raises:
+        ValueError: The file is no table of `benches/table.py`.
+    """
+    text = file.read_text(encoding="utf-8")
+    found = re.search(r"^(\d+) of (\d+) gates held$", text, re.M)
     if found is None:
-        raise ValueError("benches/table.py printed no number of gates")
-    return {"gates_held": int(found[1]), "gates": int(found[2])}
+        raise ValueError(f"{file} has no number of gates that held")
+    figures: Figures = {"gates_held": int(found[1]), "gates": int(found[2])}
+    reached: dict[str, list[float]] = {}
+    for line in re.findall(r"^\|(.*)\|$", text, re.M):
+        target, _, _, _, ratio, gate, floor, *_ = [cell.strip() for cell in line.split("|")]
+        times, least = _times(ratio), _times(floor or gate)
+        if times and least:
+            reached.setdefault(target, []).append(times / least)
+    for target, shares in sorted(reached.items()):
+        n = sum(share >= 1 for share in shares)
+        figures[target or "others"] = f"{n} of {len(shares)} at the floor, least {min(shares):.2f}x"
+    return figures
+
+
+def _times(cell: str) -> float | None:
+    """The number of `1,234x`; None of anything else."""
+    return float(cell[:-1].replace(",", "")) if re.fullmatch(r"[\d,.e+]+x", cell) else None
 
 
 #: campaign -> its options that a file's name follows, and who reads its figures
 READERS: dict[str, tuple[list[str], Callable[[str, Path], Figures]]] = {
     "fuzz": ([], of_fuzz),
     "faults": (["--json"], of_faults),
-    "benches": ([], of_benches),
+    "benches": (["--output"], of_benches),
 }
 
 
@@ -64,19 +89,27 @@ def printed_by(command: list[str]) -> tuple[str, int]:
     return "".join(lines), running.returncode
 
 
+def kept(figures: Figures, code: int) -> int:
+    """Hand the figures to `.ci/record`, and the exit code on."""
+    if target := os.environ.get("RECORD_FIGURES"):
+        Path(target).write_text(json.dumps(figures), encoding="utf-8")
+    return code
+
+
 def main(kind: str, *command: str) -> int:
     """The command line."""
     options, read = READERS[kind]
     script, *arguments = command
+    if script.endswith(".md"):
+        figures = read("", Path(script))
+        return kept(figures, int(figures["gates_held"] != figures["gates"]))
     start = [sys.executable, script] if script.endswith(".py") else [script]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.json"
         last = [*options, str(file)] if options else []
         printed, code = printed_by([*start, *arguments, *last])
         figures = read(printed, file)
-    if target := os.environ.get("RECORD_FIGURES"):
-        Path(target).write_text(json.dumps(figures), encoding="utf-8")
-    return code
+    return kept(figures, code)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pie_fast.cli import app, sections
+from pie_fast.cli import _app_for, app, sections
 from pie_fast.cli.speech import reporter, spoken
 from pie_fast.suggestions import did_you_mean
 from running import World, run_cli
@@ -80,6 +80,14 @@ def test_every_command_has_its_section() -> None:
     said = run_cli("--help").stdout
     titles = [said.index(f"\n{title.capitalize()}:") for title in sections.SECTIONS if title]
     assert titles == sorted(titles)
+
+
+def test_a_command_is_made_without_the_others() -> None:
+    alone = _app_for(["inspect", "--help"])
+    assert [command.name for command in alone.registered_commands] == ["inspect"]
+    for others in ([], ["--help"], ["inspct"], ["convert", "a"], ["resume", "run"]):
+        assert _app_for(others) is app
+    assert len(app.registered_commands) > 1
 
 
 def test_version() -> None:

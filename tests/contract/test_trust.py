@@ -122,10 +122,37 @@ def test_figures_of_campaigns(tmp_path: Path) -> None:
         **{"faults": 3, "WRONG": 0, "survived": 2, "refused": 1},
         "not_run": "disk",
     }
-    gates = figures.of_benches("x\n7 of 9 gates held\n", tmp_path)
-    assert gates == {"gates_held": 7, "gates": 9}
+
+
+BENCHES = """Here.
+
+|  | what | ours | beside | ratio | gate | floor | goal |  | note |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| A | greedy | 1 us | numpy | 1,200x | 100x |  |  | held |  |
+| B | scores | 1 s | torch | 3x | 2x | 4x |  | held | why the gate is lower |
+| B | scores | 1 s | polars | 5x |  |  |  | told |  |
+| B | growth | 1 | T | 1.02 | <= 1.1 |  |  | MISSED |  |
+
+2 of 3 gates held
+- missed: growth
+"""
+
+
+def test_figures_of_a_kept_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, handed_on = tmp_path / "table.md", tmp_path / "figures.json"
+    kept.write_text(BENCHES)
+    monkeypatch.setenv("RECORD_FIGURES", str(handed_on))
+    assert figures.main("benches", str(kept)) == 1
+    assert json.loads(handed_on.read_text()) == {
+        **{"gates_held": 2, "gates": 3},
+        "A": "1 of 1 at the floor, least 12.00x",
+        "B": "0 of 1 at the floor, least 0.75x",
+    }
+    kept.write_text(BENCHES.replace("2 of 3", "3 of 3"))
+    assert figures.main("benches", str(kept)) == 0
+    kept.write_text("")
     with pytest.raises(ValueError, match="no number of gates"):
-        figures.of_benches("", tmp_path)
+        figures.main("benches", str(kept))
 
 
 def test_every_step_of_the_table_is_run_by_full() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from copy import copy
 from typing import Annotated, cast
 
 import typer
@@ -78,7 +79,7 @@ _ClickException = cast("type[Exception]", typer.BadParameter.__mro__[2])
 def main() -> None:
     """Run the command line; what the user did wrong is one line on standard error."""
     try:
-        code = app(sys.argv[1:], prog_name="pie-fast", standalone_mode=False)
+        code = _app_for(sys.argv[1:])(sys.argv[1:], prog_name="pie-fast", standalone_mode=False)
     except (_ClickException, PieFastError, OSError) as error:
         print(f"pie-fast: error: {_one_line(error)}{_next_step(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
@@ -87,6 +88,19 @@ def main() -> None:
     if code == INTERRUPTED:
         print("pie-fast: stopped", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _app_for(arguments: list[str]) -> typer.Typer:
+    """The command that is asked for, alone: to make the options of all takes as long as `inspect`.
+
+    All of them where no one is named, for their help, and for `resume`, which runs others.
+    """
+    alone = copy(app)
+    alone.registered_groups = []
+    alone.registered_commands = [
+        command for command in app.registered_commands if command.name in arguments[:1]
+    ]
+    return alone if alone.registered_commands and arguments[0] != "resume" else app
 
 
 def _one_line(error: Exception) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pie_fast.engine import ENGINES, Engine, open_engine
+from pie_fast.engine_names import ENGINES
 from pie_fast.errors import PieFastError
+
+if TYPE_CHECKING:
+    from pie_fast.engine import Engine
 
 # Made of the names themselves, so that none is missing.
 EngineName = StrEnum("EngineName", {name: name for name in ENGINES})  # type: ignore[misc]
@@ -46,6 +49,8 @@ def scoring_engine(
     name: EngineName, address: str | None, workers: int | None, scratch: str | None
 ) -> Iterator[Engine | None]:
     """The engine that scores a dump; None where this process scores it on all its cores."""
+    from pie_fast.engine import open_engine
+
     if name.value == "local":
         open_engine("local", address=address, workers=workers)  # refuses what it does not have
         if scratch is not None:
@@ -61,5 +66,7 @@ def chosen_engine(
     name: EngineName, address: str | None, workers: int | None, timeout: float | None = None
 ) -> Iterator[Engine]:
     """The engine that was asked for, closed at the end."""
+    from pie_fast.engine import open_engine
+
     with open_engine(name.value, address=address, workers=workers, timeout=timeout) as engine:
         yield engine

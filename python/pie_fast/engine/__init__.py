@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 from pie_fast.engine.base import Engine, Workers
 from pie_fast.engine.local import LocalEngine
+from pie_fast.engine_names import ENGINES
 from pie_fast.errors import PieFastError
 
 if TYPE_CHECKING:
     from pie_fast.engine.on_ray import RayEngine
 
 __all__ = ["ENGINES", "Engine", "LocalEngine", "Workers", "open_engine"]
-
-ENGINES = ("local", "ray")
 
 
 def open_engine(

@@ -339,3 +339,25 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None
         DumpWriter(tmp_path / "dump", prompts=prompts, manifest=MANIFEST, resume=True)
         left = sorted(path.name for path in (tmp_path / "dump").iterdir())
         assert left == ["manifest.json", "prompts.safetensors"], n
+
+
+def test_prompts_that_wait_are_not_looked_at_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of a few bytes may tell of millions of empty prompts: no time in their square."""
+    seen: list[int] = []
+    joined = np.concatenate
+
+    def counted(parts: Any, *args: Any, **options: Any) -> Any:
+        seen.append(len(parts))
+        return joined(parts, *args, **options)
+
+    n, each = 300, 256
+    none = [np.zeros(0, dtype) for dtype in (np.uint32, np.uint16, np.float32)]
+    with DumpWriter(tmp_path / "dump", prompts=make_prompts(n * each), manifest=MANIFEST) as writer:
+        monkeypatch.setattr(np, "concatenate", counted)
+        for _ in range(n):
+            writer.append(np.zeros(each + 1, np.int64), *none)
+        monkeypatch.undo()
+    assert sum(seen) <= 3 * n
+    assert open_dump(tmp_path / "dump").n_prompts == n * each

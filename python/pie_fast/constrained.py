@@ -9,7 +9,7 @@ import numpy as np
 
 from pie_fast.errors import PieFastError
 from pie_fast.select import explain_selection, improve_by_swaps
-from pie_fast.selectors import Options, Ranked, as_asked
+from pie_fast.selectors import Options, Ranked, pool_candidates, required
 from pie_fast.types import FeatureId
 
 if TYPE_CHECKING:
@@ -68,7 +68,11 @@ def select_constrained(
         method = "fap"
     if method not in _METHODS:
         raise PieFastError(f"method {method!r} knows no constraints, {' and '.join(_METHODS)} do")
-    ids, scores, values = _candidates(dump, options, method, synergy)
+    ids, scores, values = (
+        pool_candidates(dump, budget, options, required(synergy))
+        if method == "fap-synergy"
+        else _active(dump, options)
+    )
     limits: dict[str, Any] = {
         "must_include": _places(dump, ids, "must_include", constraints.must_include),
         "must_exclude": _places(dump, ids, "must_exclude", constraints.must_exclude, absent=True),
@@ -89,15 +93,10 @@ def select_constrained(
     return ranked, [_told(step, ids, dump.n_features) for step in steps]
 
 
-def _candidates(
-    dump: FeatureDump, options: Options, method: str, synergy: SynergyMatrix | None
+def _active(
+    dump: FeatureDump, options: Options
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], Any]:
-    """Ids, ascending, their scores and synergies."""
-    if method == "fap-synergy":
-        if synergy is None:
-            raise PieFastError("method 'fap-synergy' needs pair synergies: pie-fast synergy")
-        pool = np.asarray(synergy.pool, dtype=np.int64)
-        return pool, dump.score(options.rank_by)[pool], as_asked(synergy, options.synergy)
+    """Ids, ascending, of all features with entries, their scores, and no synergy of any pair."""
     # The best of each layer, as many as it has: all features with entries.
     ids, scores = dump.top_k(dump.n_features, options.rank_by, per_layer=True)
     order = np.argsort(ids)

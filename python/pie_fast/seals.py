@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-KEY = "checksum"
-
-#: what stands for the checksum while it is computed
-BLANK = "0" * 64
+KEY = storage.SEAL
 
 #: the last line of a file that was sealed, whatever a bit made of the name of the key
 _LAST = re.compile(rb'\n "[^\n]{8}": "[0-9a-f]{64}"\n\}\Z')
@@ -95,7 +92,7 @@ def check_safetensors(path: Path) -> None:
         except (ValueError, LookupError, TypeError, RecursionError):
             return
         mark = str(promised).encode()
-        digest = hashlib.sha256(head + header.replace(mark, BLANK.encode(), 1))
+        digest = hashlib.sha256(head + header.replace(mark, storage.BLANK.encode(), 1))
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     if digest.hexdigest() != promised:

@@ -41,7 +41,9 @@ __all__ = [
     "as_asked",
     "check_pool",
     "extend_by_rank",
+    "pool_candidates",
     "read_circuit",
+    "required",
     "select_features",
     "selector_orders",
 ]
@@ -238,11 +240,39 @@ def check_pool(dump: FeatureDump, pool: int | None) -> int:
 def _by_synergy(
     dump: FeatureDump, budget: int, options: Options, synergy: SynergyMatrix | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[str, Any]]:
+    synergy = required(synergy)
+    pool, scores, values = pool_candidates(dump, budget, options, synergy)
+    chosen = greedy_select(scores, values, budget, bonus=options.bonus).ids
+    made = {"direction": synergy.direction, "estimator": synergy.estimator, "pool": len(pool)}
+    return pool[chosen], scores[chosen], made
+
+
+def required(synergy: SynergyMatrix | None) -> SynergyMatrix:
+    """The synergies that `fap-synergy` cannot do without.
+
+    Raises:
+        PieFastError: There are none; says how they are made.
+    """
     if synergy is None:
         raise PieFastError(
             "method 'fap-synergy' needs pair synergies, which this dump does not have yet; "
             "make them with: pie-fast synergy DUMP --model MODEL --clt CLT"
         )
+    return synergy
+
+
+def pool_candidates(
+    dump: FeatureDump, budget: int, options: Options, synergy: SynergyMatrix
+) -> tuple[NDArray[np.int64], NDArray[np.float64], Any]:
+    """What `fap-synergy` chooses from.
+
+    Returns:
+        ``[M]`` global ids of the pool, ascending, their scores, and their synergies, dense or CSR.
+
+    Raises:
+        BudgetError: More than the pool has, or none of it is active in this dump.
+        PieFastError: The synergies are of another dump, or a pair is not known yet.
+    """
     pool = np.asarray(synergy.pool, dtype=np.int64)
     if budget > len(pool):
         raise BudgetError(f"budget {budget} exceeds the pool of {len(pool)} features")
@@ -255,11 +285,7 @@ def _by_synergy(
     # Some may have none: what only the baseline has is in the pool of a run.
     if budget > 0 and not np.isin(pool, dump.active_features()).any():
         raise BudgetError(f"none of the {len(pool)} features of the pool is active in {dump.path}")
-    scores = dump.score(options.rank_by)[pool]
-    values = as_asked(synergy, options.synergy)
-    chosen = greedy_select(scores, values, budget, bonus=options.bonus).ids
-    made = {"direction": synergy.direction, "estimator": synergy.estimator, "pool": len(pool)}
-    return pool[chosen], scores[chosen], made
+    return pool, dump.score(options.rank_by)[pool], as_asked(synergy, options.synergy)
 
 
 def as_asked(synergy: SynergyMatrix, form: str) -> Any:

@@ -37,6 +37,10 @@ _DTYPES = {
 #: bytes an element of a safetensors dtype
 _SIZES = {spelt: np.dtype(name).itemsize for name, spelt in _DTYPES.items()} | {"BF16": 2}
 
+#: key of the checksum of a sealed file, and what stands for it while it is computed; see
+#: `pie_fast.seals`.
+SEAL, BLANK = "checksum", "0" * 64
+
 #: names of temporary files: of what, and of which process
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
@@ -162,8 +166,7 @@ def write_pieces(
     Raises:
         ValueError: The pieces of a tensor are more or less than its shape.
     """
-    blank = "0" * 64  # filled in when the file is written
-    texts = {**(metadata or {}), **({"checksum": blank} if seal else {})}
+    texts = {**(metadata or {}), **({SEAL: BLANK} if seal else {})}
     header: dict[str, object] = {"__metadata__": texts} if texts else {}
     ends, end = [], 0
     for name, (dtype, shape, _) in tensors.items():
@@ -190,7 +193,7 @@ def write_pieces(
             if written != promised:
                 raise ValueError(f"{path}: {name} ends at byte {written}, must at {promised}")
         if seal:
-            file.seek(8 + text.index(f'"checksum":"{blank}"'.encode()) + len('"checksum":"'))
+            file.seek(8 + text.index(f'"{SEAL}":"{BLANK}"'.encode()) + len(f'"{SEAL}":"'))
             file.write(digest.hexdigest().encode())
     return Written(8 + len(text) + end, digest.hexdigest(), f"{crc32:08x}")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dumps.making import edit_manifest, small_dump
+from pie_fast.constrained import Constraints, select_constrained
 from pie_fast.decoder import decoder_rows, redundancy
 from pie_fast.dump import FeatureDump
 from pie_fast.errors import DumpError, PieFastError
@@ -40,6 +41,8 @@ def test_synergies_of_another_dump(tmp_path: Path) -> None:
     matrix.fill_row(4_000_000_000, np.zeros(2))
     with pytest.raises(PieFastError, match="of another dump: their pool has feature 4000000001"):
         select_features(dump, 1, BY_SYNERGY, matrix)
+    with pytest.raises(PieFastError, match="of another dump: their pool has feature 4000000001"):
+        select_constrained(dump, 1, BY_SYNERGY, matrix, Constraints(swaps=1))
     dump = FeatureDump(small_dump(tmp_path / "short", 1))
     inactive = np.setdiff1d(np.arange(dump.n_layers * dump.n_features), dump.active_features())
     nowhere = SynergyMatrix(inactive[:2], **WHAT)

@@ -21,11 +21,7 @@ def identity_of(
     return {
         "plan": {**asdict(plan), "options": vars(plan.options)},
         "model": model.host.name,
-        "clt": model.clt.identity,
-        "hooks": [model.read_hook, model.write_hook],
-        "ignore_positions": model.ignore_positions,
-        "dtypes": model.host.dtypes,
-        "device": model.device.type,
+        **model.setting,
         "behavior": {"name": behavior.name, "hash": behavior.hash},
         "unexplained": float(f"{fit.unexplained:.3g}"),  # of the weights, whatever they are called
         "versions": versions(),

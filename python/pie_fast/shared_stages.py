@@ -80,13 +80,8 @@ class SharedStages:
 
     def identity(self) -> dict[str, Any]:
         """What decides the bytes of the result, beside the settings."""
-        model = self.model
         return {
-            "clt": model.clt.identity,
-            "hooks": [model.read_hook, model.write_hook],
-            "ignore_positions": model.ignore_positions,
-            "dtypes": model.host.dtypes,
-            "device": model.device.type,
+            **self.model.setting,
             "behaviors": {name: behavior.hash for name, behavior in self.behaviors.items()},
             "baselines": {name: one.to_dict() for name, one in self.switches.items()},
             "versions": versions(),

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,17 @@ class Replacer:
     def device(self) -> torch.device:
         """Where it runs."""
         return self.host.device
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What of it decides the bytes of an answer, beside the weights of the model."""
+        return {
+            "clt": self.clt.identity,
+            "hooks": [self.read_hook, self.write_hook],
+            "ignore_positions": self.ignore_positions,
+            "dtypes": self.host.dtypes,
+            "device": self.device.type,
+        }
 
     def make_pool(self, features: Iterable[int]) -> Pool:
         """Global ids in any order as a `Pool`."""

@@ -158,11 +158,7 @@ def _identity(
     return {
         "corpus": corpus_hash(corpus),
         "model": model.host.name,
-        "clt": model.clt.identity,
-        "hooks": [model.read_hook, model.write_hook],
-        "ignore_positions": model.ignore_positions,
-        "dtypes": model.host.dtypes,
-        "device": model.device.type,
+        **model.setting,
         "features": kept.ids.tolist(),
         **limits,
         "batch_tokens": batch_tokens,

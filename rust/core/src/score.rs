@@ -19,6 +19,7 @@ mod tiles;
 
 use crate::dump::{Column, Dump, Pieces, Watch};
 use crate::error::{Error, Result};
+use crate::simd;
 use crate::workers::{Spare, Workers};
 use rule::Rule;
 use slab::Slab;
@@ -74,6 +75,7 @@ impl RankBy {
     }
 
     /// The score of a feature whose blocks come to `total`.
+    #[inline(always)]
     fn finish(self, total: f64, n_prompts: f64) -> f64 {
         match self {
             Self::Max | Self::Count => total,
@@ -126,12 +128,29 @@ impl Scores {
         let mut totals = std::mem::take(&mut self.totals);
         let mut ranges: Vec<&mut [f64]> = totals.chunks_mut(RANGE).collect();
         self.workers.each(&mut ranges, |_, range| {
-            // Without prompts there is nothing to divide; adding 0.0 makes a 0.0 of NOTHING.
-            let finish = |total: f64| if self.n_prompts > 0.0 { self.finish(total) } else { total };
-            range.iter_mut().for_each(|total| *total = finish(*total) + 0.0);
+            simd::widest(Finish { range, rank_by: self.rank_by, n_prompts: self.n_prompts });
             Ok(())
         })?;
         Ok(totals)
+    }
+}
+
+/// Makes scores of totals.
+struct Finish<'a> {
+    range: &'a mut [f64],
+    rank_by: RankBy,
+    n_prompts: f64,
+}
+
+impl simd::Loop for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { range, rank_by, n_prompts } = self;
+        // Without prompts there is nothing to divide; adding 0.0 makes a 0.0 of NOTHING.
+        let n_prompts = n_prompts.max(1.0);
+        range.iter_mut().for_each(|total| *total = rank_by.finish(*total, n_prompts) + 0.0);
     }
 }
 

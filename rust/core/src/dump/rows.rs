@@ -4,6 +4,7 @@ use crate::dump::shard::{FloatType, Shard};
 use crate::error::Result;
 use crate::file::{Source, room};
 use crate::gram_kernel::widen;
+use crate::simd;
 use std::ops::Range;
 
 /// Which of the two value columns are wanted. Features and positions are always read: their
@@ -192,22 +193,50 @@ fn first_disorder<P: Copy + Ord>(feature: &[u32], position: &[P]) -> Option<usiz
             | ((feature[i] == feature[i + 1]) & (position[i] < position[i + 1]))
     };
     let n = feature.len().saturating_sub(1);
-    // No early exit: this loop runs over every entry of every scan and must vectorise.
-    let mut bad = false;
-    if n > 0 {
-        let (f, next_f) = (&feature[..n], &feature[1..=n]);
-        let (p, next_p) = (&position[..n], &position[1..=n]);
-        for i in 0..n {
-            bad |= !((f[i] < next_f[i]) | ((f[i] == next_f[i]) & (p[i] < next_p[i])));
-        }
-    }
+    let bad = n > 0 && simd::widest(Disorder { feature, position });
     if bad { (0..n).find(|&i| !rises(i)) } else { None }
 }
 
-fn check_finite(source: &Source, name: &str, values: &[f32], begin: u64) -> Result<()> {
+/// Whether any pair is not strictly below the next.
+struct Disorder<'a, P> {
+    feature: &'a [u32],
+    position: &'a [P],
+}
+
+impl<P: Copy + Ord> simd::Loop for Disorder<'_, P> {
+    type Output = bool;
+
+    /// No early exit: this loop runs over every entry of every scan and must vectorise.
+    #[inline(always)]
+    fn run(self) -> bool {
+        let n = self.feature.len() - 1;
+        let (f, next_f) = (&self.feature[..n], &self.feature[1..=n]);
+        let (p, next_p) = (&self.position[..n], &self.position[1..=n]);
+        (0..n).fold(false, |bad, i| {
+            bad | !((f[i] < next_f[i]) | ((f[i] == next_f[i]) & (p[i] < next_p[i])))
+        })
+    }
+}
+
+struct Infinite<'a>(&'a [f32]);
+
+impl simd::Loop for Infinite<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        self.0.iter().fold(false, |bad, v| bad | infinite(v))
+    }
+}
+
+#[inline(always)]
+fn infinite(value: &f32) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
-    let infinite = |v: &f32| v.to_bits() & EXPONENT == EXPONENT;
-    if !values.iter().fold(false, |bad, v| bad | infinite(v)) {
+    value.to_bits() & EXPONENT == EXPONENT
+}
+
+fn check_finite(source: &Source, name: &str, values: &[f32], begin: u64) -> Result<()> {
+    if !simd::widest(Infinite(values)) {
         return Ok(());
     }
     let i = values.iter().position(infinite).unwrap_or(0);

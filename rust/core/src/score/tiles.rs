@@ -69,10 +69,11 @@ impl Totals {
             .collect();
         workers.each(&mut owners, |_, owner| {
             if far {
-                owner.add::<true>(slab, tile, rule)
+                simd::widest(Add::<true, _> { owner, slab, tile, rule });
             } else {
-                owner.add::<false>(slab, tile, rule)
+                simd::widest(Add::<false, _> { owner, slab, tile, rule });
             }
+            Ok(())
         })?;
         self.carried = !ends;
         self.fresh = false;
@@ -102,13 +103,26 @@ struct Owned<'a> {
     fresh: bool,
 }
 
+/// What an owner does with a slab; `FAR` where there are more totals than [`CACHED`].
+struct Add<'a, 'b, const FAR: bool, R> {
+    owner: &'a mut Owned<'b>,
+    slab: &'a [Part<'a>],
+    tile: usize,
+    rule: R,
+}
+
+impl<const FAR: bool, R: Rule> simd::Loop for Add<'_, '_, FAR, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.owner.add::<FAR>(self.slab, self.tile, self.rule);
+    }
+}
+
 impl Owned<'_> {
-    fn add<const FAR: bool>(
-        &mut self,
-        slab: &[Part<'_>],
-        tile: usize,
-        rule: impl Rule,
-    ) -> Result<()> {
+    #[inline(always)]
+    fn add<const FAR: bool>(&mut self, slab: &[Part<'_>], tile: usize, rule: impl Rule) {
         let mut cursors = self.cursors(slab);
         let mut begins = cursors.clone();
         let mut block = vec![NOTHING; tile.min(self.totals.len())];
@@ -131,7 +145,6 @@ impl Owned<'_> {
                 walk.block.fill(NOTHING);
             }
         }
-        Ok(())
     }
 
     /// For each prompt of the slab, where this range begins among its ids.
@@ -158,6 +171,7 @@ struct Walk<'a, const FAR: bool> {
 
 impl<const FAR: bool> Walk<'_, FAR> {
     /// Add every prompt; where a block ends, add it to the totals. Cursors move past the tile.
+    #[inline(always)]
     fn slab(
         &mut self,
         slab: &[Part<'_>],
@@ -189,7 +203,7 @@ impl<const FAR: bool> Walk<'_, FAR> {
     }
 
     /// Add one prompt's numbers from its cursor to the end of the tile; how many there were.
-    #[inline]
+    #[inline(always)]
     fn prompt(
         &mut self,
         part: &Part<'_>,
@@ -199,12 +213,12 @@ impl<const FAR: bool> Walk<'_, FAR> {
     ) -> usize {
         let begin = *cursor;
         let (ids, values) = (&part.ids()[begin..end], &part.values()[begin..end]);
-        let ahead: &[f64] = if FAR { self.totals } else { &[] };
-        let n = add_rows(ids, values, (self.base, self.block), ahead, rule);
+        let n = add_rows::<FAR>(ids, values, (self.base, self.block), self.totals, rule);
         *cursor = begin + n;
         n
     }
 
+    #[inline(always)]
     fn flush_all(&mut self, rule: impl Rule) {
         for (total, block) in self.totals.iter_mut().zip(self.block.iter_mut()) {
             *total = rule.join(*total, *block);
@@ -213,6 +227,7 @@ impl<const FAR: bool> Walk<'_, FAR> {
     }
 
     /// Flush the features that the block has numbers for; a second visit adds nothing.
+    #[inline(always)]
     fn flush_walked(
         &mut self,
         parts: &[Part<'_>],
@@ -235,17 +250,17 @@ impl<const FAR: bool> Walk<'_, FAR> {
 }
 
 /// Add the runs of equal ids at the beginning of `ids` that lie in the tile: what each run comes to
-/// is joined into the block. How many entries that were. `ahead` is what will be needed at the same
-/// places, or empty.
+/// is joined into the block. How many entries that were. `FAR` asks for the totals of the same
+/// features, which will be needed.
 ///
 /// Few features are active at several positions of a prompt, so most groups of 8 entries are 8
 /// runs, which needs no branch for each of them.
-#[inline]
-fn add_rows(
+#[inline(always)]
+fn add_rows<const FAR: bool>(
     ids: &[u32],
     values: &[f32],
     (base, block): (usize, &mut [f64]),
-    ahead: &[f64],
+    totals: &[f64],
     rule: impl Rule,
 ) -> usize {
     const GROUP: usize = 8;
@@ -253,7 +268,9 @@ fn add_rows(
     let values = &values[..n];
     let beyond = base + block.len();
     let mut add = |id: u32, sum: f64| {
-        simd::prefetch(ahead, id as usize - base);
+        if FAR {
+            simd::prefetch(totals, id as usize - base);
+        }
         if let Some(slot) = block.get_mut(id as usize - base) {
             *slot = rule.join(*slot, rule.finish(sum));
         }

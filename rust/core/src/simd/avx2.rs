@@ -71,6 +71,11 @@ unsafe fn add_block<W: Vector>(
     most
 }
 
+#[target_feature(enable = "avx2")]
+pub fn run<L: super::Loop>(work: L) -> L::Output {
+    work.run()
+}
+
 /// The plain loop, compiled for AVX2: twice as wide, the same bits.
 #[target_feature(enable = "avx2")]
 pub fn synergies<J: Real>(joint: &[J], first: f64, others: &[f64], lowest: f32, out: &mut [f32]) {

@@ -1,4 +1,5 @@
-//! Inner loops, chosen by what the processor has: those of dense greedy selection, and [`bits`].
+//! Inner loops, chosen by what the processor has: those of dense greedy selection, [`bits`], and any
+//! plain loop that gains from wider vectors ([`Loop`]).
 //!
 //! One step of the greedy rule adds a row of the synergy matrix to every candidate's bonus and
 //! looks for the best `score + bonus / n`. Division is the slow part, so the pass computes
@@ -64,6 +65,27 @@ pub fn leading_within<S: Vector>(blocks: &[[S; BLOCK]], lowest: S, highest: S) -
         block.iter().fold(true, |all, &x| all & (x <= highest) & (x >= lowest))
     };
     blocks.iter().position(|block| !within(block)).unwrap_or(blocks.len())
+}
+
+/// A plain loop that gains from wider vectors. `run` and all it calls are `#[inline(always)]`, so
+/// that the compiler sees them in [`widest`].
+pub trait Loop {
+    /// What it returns.
+    type Output;
+
+    /// Run it.
+    fn run(self) -> Self::Output;
+}
+
+/// Run a loop as compiled for AVX2 where the processor has it: the same bits.
+#[inline]
+pub fn widest<L: Loop>(work: L) -> L::Output {
+    #[cfg(target_arch = "x86_64")]
+    if cpu::avx2() {
+        // SAFETY: `cpu` saw AVX2.
+        return unsafe { avx2::run(work) };
+    }
+    work.run()
 }
 
 /// Numbers compared by [`over`] together.

@@ -17,13 +17,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from pie_fast import _native
 from pie_fast.errors import DumpError
-from pie_fast.whole import whole_numbers
+from pie_fast.whole import threads_of, whole_number, whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -58,6 +58,15 @@ def __getattr__(name: str) -> Any:
 
 #: Told ``(entries done, entries in all)`` now and then.
 Progress = Callable[[int, int], object]
+
+
+class RankingFilters(TypedDict):
+    """What a ranking leaves out: see :meth:`FeatureDump.top_k`."""
+
+    layers: list[int] | None
+    features: NDArray[np.int64] | None
+    min_prompts: int | None
+    per_layer: bool
 
 
 class Entries(NamedTuple):
@@ -206,7 +215,7 @@ class FeatureDump:
             PieFastError: An unknown ``rank_by``, or attributions of a dump that has none.
             DumpError: A shard is not what the format promises.
         """
-        return self._native.score(rank_by, threads=threads, progress=progress)
+        return self._native.score(rank_by, threads=threads_of(threads), progress=progress)
 
     def top_k(
         self,
@@ -239,16 +248,13 @@ class FeatureDump:
         Raises:
             BudgetError: ``k`` is negative, or above the number of candidates.
         """
-        only = None if features is None else whole_numbers("features", features).reshape(-1)
+        filters = ranking_filters(layers, features, min_prompts, per_layer)
         return self._native.top_k(
-            k,
+            whole_number("k", k),
             rank_by,
-            threads=threads,
-            layers=None if layers is None else list(layers),
-            features=only,
-            min_prompts=min_prompts,
-            per_layer=per_layer,
+            threads=threads_of(threads),
             progress=progress,
+            **filters,
         )
 
     def entries(self, first_prompt: int, n_prompts: int) -> Entries:
@@ -257,7 +263,8 @@ class FeatureDump:
         Raises:
             PieFastError: The dump does not have all of these prompts.
         """
-        return Entries(*self._native.entries(first_prompt, n_prompts))
+        first, n = whole_number("first_prompt", first_prompt), whole_number("n_prompts", n_prompts)
+        return Entries(*self._native.entries(first, n))
 
     def mapped(self, shard: int) -> MappedShard:
         """A shard's columns without reading them: read-only views of its mapped file.
@@ -283,7 +290,7 @@ class FeatureDump:
 
     def active_features(self, *, threads: int | None = None) -> NDArray[np.int64]:
         """Global ids of the features with at least one activation other than 0, ascending."""
-        return self._native.active_features(threads=threads)
+        return self._native.active_features(threads=threads_of(threads))
 
     def summary(self, *, progress: Progress | None = None) -> Summary:
         """Entries per layer and a histogram of activations, from one pass over the dump."""
@@ -305,6 +312,26 @@ class FeatureDump:
         _native.Dump(self.path)
         if deep:
             self._native.verify(lengths, progress=progress)
+
+
+def ranking_filters(
+    layers: Sequence[int] | None,
+    features: ArrayLike | None,
+    min_prompts: int | None,
+    per_layer: bool,
+) -> RankingFilters:
+    """What a ranking leaves out, as the native part takes it.
+
+    Raises:
+        TypeError: A number is no whole number.
+        PieFastError: One is negative, or 2^63 or more.
+    """
+    return {
+        "layers": None if layers is None else [whole_number("layer", n) for n in layers],
+        "features": None if features is None else whole_numbers("features", features).reshape(-1),
+        "min_prompts": None if min_prompts is None else whole_number("min_prompts", min_prompts),
+        "per_layer": per_layer,
+    }
 
 
 def open_dump(path: str | Path, *, check: bool = True) -> FeatureDump:

@@ -20,15 +20,15 @@ place pass ``check=True``; ``check=False`` skips the check of the whole.
 
 from __future__ import annotations
 
-import operator
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from pie_fast import _native
-from pie_fast.errors import BudgetError, PieFastError
+from pie_fast.errors import PieFastError
 from pie_fast.types import Selection, SelectionStep, Swapped
+from pie_fast.whole import threads_of, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def top_k(
     """
     chosen = _array("scores", scores, 1, _FLOATS)
     allowed = None if mask is None else _array("mask", mask, 1, _BOOL)
-    return _backend(backend).top_k(chosen, _count("k", k), allowed, _threads(threads))  # type: ignore[no-any-return]
+    return _backend(backend).top_k(chosen, whole_number("k", k), allowed, threads_of(threads))  # type: ignore[no-any-return]
 
 
 def top_k_per_layer(
@@ -108,10 +108,14 @@ def top_k_per_layer(
         PieFastError: A NaN, k out of range, or scores that are not whole layers.
         TypeError: Another dtype or number of dimensions.
     """
-    chosen, count, layers = _array("scores", scores, 1, _FLOATS), _count("k", k), int(n_layers)
+    chosen, count, layers = (
+        _array("scores", scores, 1, _FLOATS),
+        whole_number("k", k),
+        int(n_layers),
+    )
     if layers < 1 or not len(chosen) or len(chosen) % layers:
         raise PieFastError(f"{len(chosen)} scores are not {layers} layers of equal size")
-    size, cores = len(chosen) // layers, _threads(threads)
+    size, cores = len(chosen) // layers, threads_of(threads)
     best = _backend(backend).top_k_per_layer(chosen, count, size, cores)
     return best.reshape(layers, count)  # type: ignore[no-any-return]
 
@@ -160,7 +164,7 @@ def greedy_select(
     base = _array("scores", scores, 1, _FLOATS)
     matrix = _matrix(synergy, engine, check)
     limits = _limits(must_include, must_exclude, layers, max_per_layer)
-    ids, gains = engine.greedy_select(base, matrix, _count("k", k), bonus, limits)
+    ids, gains = engine.greedy_select(base, matrix, whole_number("k", k), bonus, limits)
     return Selection(ids, gains)
 
 
@@ -202,7 +206,7 @@ def explain_selection(
     base = _array("scores", scores, 1, _FLOATS)
     matrix = _matrix(synergy, engine, check)
     limits = _limits(must_include, must_exclude, layers, max_per_layer)
-    steps = engine.explain_selection(base, matrix, _count("k", k), bonus, limits)
+    steps = engine.explain_selection(base, matrix, whole_number("k", k), bonus, limits)
     return [SelectionStep(*step[:4], *(step[4] or (None, None))) for step in steps]
 
 
@@ -255,7 +259,7 @@ def improve_by_swaps(
     matrix = _matrix(synergy, engine, check)
     limits = _limits(must_include, must_exclude, layers, max_per_layer)
     done, (before, after), swaps = engine.improve_by_swaps(
-        base, matrix, _ids("ids", ids), bonus, _count("max_swaps", max_swaps), limits
+        base, matrix, _ids("ids", ids), bonus, whole_number("max_swaps", max_swaps), limits
     )
     return Swapped(done, before, after, tuple(swaps))
 
@@ -291,7 +295,7 @@ def greedy_select_many(
     engine = _backend(backend)
     base = _array("scores", scores, 2, _FLOATS)
     matrix = _matrix(synergy, engine, check)
-    return engine.greedy_select_many(base, matrix, _count("k", k), bonus, _threads(threads))  # type: ignore[no-any-return]
+    return engine.greedy_select_many(base, matrix, whole_number("k", k), bonus, threads_of(threads))  # type: ignore[no-any-return]
 
 
 def _backend(name: str) -> ModuleType | Any:
@@ -320,18 +324,6 @@ def _array(name: str, given: Any, ndim: int, dtypes: tuple[np.dtype[Any], ...]) 
 def _ndim_of(array: NDArray[Any]) -> str:
     """``2 dimensions``, for messages."""
     return f"{array.ndim} dimension{'' if array.ndim == 1 else 's'}"
-
-
-def _count(name: str, given: Any) -> int:
-    count = operator.index(given)
-    if count < 0:
-        kind = BudgetError if name == "k" else PieFastError
-        raise kind(f"{name} is {count}, must be at least 0")
-    return count
-
-
-def _threads(given: int | None) -> int | None:
-    return None if given is None else _count("threads", given)
 
 
 def _matrix(given: Any, engine: Any, check: bool | None) -> Any:
@@ -384,7 +376,9 @@ def _limits(
         "must_include": included,
         "must_exclude": excluded,
         "layers": None if layers is None else _ids("layers", layers),
-        "max_per_layer": _count("max_per_layer", 0 if max_per_layer is None else max_per_layer),
+        "max_per_layer": whole_number(
+            "max_per_layer", 0 if max_per_layer is None else max_per_layer
+        ),
     }
 
 

@@ -28,12 +28,12 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from pie_fast import _native
-from pie_fast.dump import FeatureDump
+from pie_fast.dump import FeatureDump, ranking_filters
 from pie_fast.dump_writer import BLOCK
 from pie_fast.errors import DumpError, StorageError
 from pie_fast.remote import is_url, join, naming, read_bytes, remove, staged, write_bytes
 from pie_fast.scratch import held_folder
-from pie_fast.whole import whole_numbers
+from pie_fast.whole import threads_of, whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -139,6 +139,9 @@ class SpreadDump(FeatureDump):
         progress: Progress | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """As `FeatureDump.top_k`; `threads` of each worker, 1 by default."""
+        # Wrong arguments are known before any work.
+        k = whole_number("k", k)
+        filters = ranking_filters(layers, features, min_prompts, per_layer)
         scores, has_entry = self._scored(rank_by, threads, progress)
         counts = None
         if min_prompts is not None:
@@ -148,11 +151,8 @@ class SpreadDump(FeatureDump):
             scores,
             has_entry,
             counts=counts,
-            threads=threads,
-            layers=None if layers is None else list(layers),
-            features=None if features is None else whole_numbers("features", features).reshape(-1),
-            min_prompts=min_prompts,
-            per_layer=per_layer,
+            threads=threads_of(threads),
+            **filters,
         )
 
     def active_features(self, *, threads: int | None = None) -> NDArray[np.int64]:
@@ -163,6 +163,7 @@ class SpreadDump(FeatureDump):
         self, rank_by: str, threads: int | None, progress: Progress | None
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Scores, and which features have entries."""
+        threads = threads_of(threads)
         n_ids = self.n_layers * self.n_features
         n_ranges = max(self._engine.n_workers, -(-n_ids // RANGE))
         if self._workers is None:

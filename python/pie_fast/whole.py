@@ -1,12 +1,13 @@
-"""Arrays of whole numbers that callers give: ids, which a cast would cut or turn negative."""
+"""Whole numbers that callers give, and arrays of them: a cast would cut or turn them negative."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import operator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pie_fast.errors import PieFastError
+from pie_fast.errors import BudgetError, PieFastError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -29,3 +30,36 @@ def whole_numbers(name: str, given: ArrayLike) -> NDArray[np.int64]:
     if found.size and found.dtype == np.uint64 and found.max() >= 1 << 63:
         raise PieFastError(f"{name} has {found.max()}, must be less than 2^63")
     return found.astype(np.int64)
+
+
+def whole_number(name: str, given: Any) -> int:
+    """A number of things, or which of them.
+
+    Args:
+        name: Of the argument, for errors.
+        given: An int, or what ``operator.index`` makes one of.
+
+    Raises:
+        TypeError: It is no whole number.
+        BudgetError: ``k`` is negative, or 2^63 or more.
+        PieFastError: Another argument is.
+    """
+    number = operator.index(given)
+    if not 0 <= number < 1 << 63:
+        valid = "at least 0" if number < 0 else "less than 2^63"
+        kind = BudgetError if name == "k" else PieFastError
+        raise kind(f"{name} is {number}, must be {valid}")
+    return number
+
+
+def threads_of(given: int | None) -> int | None:
+    """How many threads are wanted.
+
+    Raises:
+        TypeError: It is no whole number.
+        PieFastError: It is outside [1, 1024].
+    """
+    number = None if given is None else operator.index(given)
+    if number is not None and not 1 <= number <= 1024:
+        raise PieFastError(f"threads is {number}, must be in [1, 1024]")
+    return number

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def test_prompts_out_of_range(large: Path) -> None:
     for first, n in [(1300, 1), (0, 1301)]:
         with pytest.raises(PieFastError, match="outside the 1300 prompts"):
             dump.entries(first, n)
-    with pytest.raises(OverflowError):
+    with pytest.raises(PieFastError, match="first_prompt is -1, must be at least 0"):
         dump.entries(-1, 1)
 
 
@@ -179,8 +180,17 @@ def test_wrong_arguments(large: Path) -> None:
         dump.score("best")  # type: ignore[arg-type]
     with pytest.raises(PieFastError, match=r"threads is 0, must be in \[1, 1024\]"):
         dump.score(threads=0)
-    with pytest.raises(BudgetError, match="budget -1 must be at least 0"):
-        dump.top_k(-1)
+    with pytest.raises(PieFastError, match=r"threads is -1, must be in \[1, 1024\]"):
+        dump.active_features(threads=-1)
+    for k, valid in [(-1, "at least 0"), (10**30, "less than 2^63")]:
+        with pytest.raises(BudgetError, match=re.escape(f"k is {k}, must be {valid}")):
+            dump.top_k(k)
+    with pytest.raises(PieFastError, match="layer is -1, must be at least 0"):
+        dump.top_k(1, layers=[-1])
+    with pytest.raises(PieFastError, match=f"min_prompts is {10**30}, must be less"):
+        dump.top_k(1, min_prompts=10**30)
+    with pytest.raises(TypeError):
+        dump.top_k(1.5)  # type: ignore[arg-type]
 
 
 def test_without_attributions(tmp_path: Path) -> None:

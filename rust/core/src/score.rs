@@ -229,7 +229,10 @@ fn stream(
 ) -> Result<Vec<f64>> {
     let n_ids = usize::try_from(dump.n_ids())
         .map_err(|_| Error::argument(format!("{} features do not fit", dump.n_ids())))?;
-    let mut totals = Totals::new(n_ids)?;
+    // A manifest may tell of any number of features.
+    let mut totals = Totals::new(n_ids).map_err(|e| {
+        Error::argument(format!("{}: a total per feature: {e}", dump.folder().display()))
+    })?;
     let mut pieces = Pieces::new(dump, prompts, workers);
     let mut add_all = |slab: &mut Slab| -> Result<()> {
         let mut done = 0;

@@ -1,7 +1,7 @@
 """The table of mutants, and those that survive without an argument.
 
 python .ci/mutants_left.py FOLDER DOCUMENT
-python .ci/mutants_left.py known FOLDER/MODULE/SOURCE DOCUMENT
+python .ci/mutants_left.py known FOLDER/MODULE/TREE DOCUMENT
 
 FOLDER is what `.ci/mutants` kept. DOCUMENT argues survivors in a table whose lines begin with
 ``| `NAME` | NUMBER |``: a mutant's name without its line, and how many of that name may survive.
@@ -44,13 +44,46 @@ class Found:
         return self.made - sum(map(len, self.of.values()))
 
 
-def outcomes(folder: Path) -> dict[str, str]:
-    """Mutant -> kind over all runs in a folder; of one that was run twice the last one counts."""
-    last: dict[str, str] = {}
-    for run in sorted(folder.glob("[0-9]*"), key=lambda run: int(run.name)):
+@dataclass
+class Run:
+    """One run of cargo-mutants over a module.
+
+    Attributes:
+        commit: What was mutated.
+        of: Mutant -> kind, those of files that are in HEAD as they were.
+    """
+
+    commit: str
+    of: dict[str, str] = field(default_factory=dict)
+
+
+def runs(module: Path) -> list[Run]:
+    """All runs of a module, whatever its other files were, from the oldest on."""
+    found = []
+    for file in sorted(module.glob("*/[0-9]*/commit"), key=lambda file: file.stat().st_mtime):
+        run = Run(file.read_text().strip())
+        changed = changed_since(run.commit, f"{CORE}{MODULES[module.name]}")
         for kind in KINDS:
-            file = run / "mutants.out" / f"{kind}.txt"
-            last.update(dict.fromkeys(file.read_text().splitlines() if file.exists() else [], kind))
+            names = file.parent / "mutants.out" / f"{kind}.txt"
+            for name in names.read_text().splitlines() if names.exists() else []:
+                if name.partition(":")[0] not in changed:
+                    run.of[name] = kind
+        found.append(run)
+    return found
+
+
+def changed_since(commit: str, path: str) -> set[str]:
+    """Files below a path that HEAD does not have as they were."""
+    command = ["git", "diff", "--name-only", commit, "HEAD", "--", path]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {*said.splitlines()}
+
+
+def outcomes(module: Path) -> dict[str, str]:
+    """Mutant -> kind over all runs; of one that was run twice the last one counts."""
+    last: dict[str, str] = {}
+    for run in runs(module):
+        last.update(run.of)
     return last
 
 
@@ -67,14 +100,15 @@ def hashes(*paths: str) -> list[str]:
 
 
 def of_rust(folder: Path, source: str) -> Found:
-    """All runs over the source as it is in HEAD."""
+    """What is known of the files as they are in HEAD."""
     (tree,) = hashes(f"{CORE}{source}")
     if not (folder / tree / "all.txt").exists():
         return Found(0)
-    found = Found(len((folder / tree / "all.txt").read_text().splitlines()))
-    found.commits = {file.read_text()[:9] for file in folder.glob(f"{tree}/[0-9]*/commit")}
-    for name, kind in outcomes(folder / tree).items():
-        found.of[kind].append(plain(name))
+    made = {*(folder / tree / "all.txt").read_text().splitlines()}
+    found = Found(len(made), commits={run.commit[:9] for run in runs(folder) if run.of})
+    for name, kind in outcomes(folder).items():
+        if name in made:
+            found.of[kind].append(plain(name))
     return found
 
 
@@ -103,7 +137,7 @@ def argued(document: Path) -> Counter[str]:
 
 def known(folder: str, document: str) -> int:
     """Print the Rust mutants that need not be run again: all but survivors that are not argued."""
-    found = outcomes(Path(folder))
+    found = outcomes(Path(folder).parent)
     left = Counter(plain(name) for name, kind in found.items() if kind == "missed")
     left -= argued(Path(document))
     print(

@@ -153,7 +153,8 @@ def summary(results: dict[str, Result], left_out: list[str]) -> dict[str, object
 def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(prog="fuzz/smoke", description="Fuzz every target.")
-    parser.add_argument("seconds", type=int, help="seconds per target")
+    parser.add_argument("seconds", type=int, nargs="?", default=5, help="per target, 5 by default")
+    parser.add_argument("--build", action="store_true", help="build the Rust targets, no more")
     parser.add_argument("--only", nargs="+", metavar="TARGET", help="these targets")
     parser.add_argument("--jobs", type=int, default=1, help="targets side by side")
     parser.add_argument("--work", type=Path, help="folder of the corpus and crashes, to go on with")
@@ -170,6 +171,9 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Build, run and tell; 1 where a target crashed."""
     given = arguments()
+    if given.build:
+        build()
+        return 0
     without = importlib.util.find_spec("atheris") is None
     left_out = [name for name in given.only if without and name in python_targets()]
     starts = commands([name for name in given.only if name not in left_out])

@@ -2,9 +2,10 @@
 
     python trust/figures.py fuzz|faults|benches COMMAND [ARGUMENT ...]
     python trust/figures.py benches TABLE.md     # of a run whose table was kept
+    python trust/figures.py faults REPORT.json ... # of parts of a campaign that were kept
 
 What it prints is passed on as it comes; its exit code is this one's, and 1 where a kept table has
-gates that were missed.
+gates that were missed or a kept report has wrong answers.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ def of_fuzz(printed: str, _: Path) -> Figures:
     return {key: len(one) if isinstance(one, lists) else one for key, one in summary.items()}
 
 
-def of_faults(_: str, file: Path) -> Figures:
-    """How many faults ended in which verdict, and which kinds could not be injected here."""
-    report = json.loads(file.read_text(encoding="utf-8"))
-    verdicts = Counter(fault["verdict"] for fault in report["faults"])
+def of_faults(_: str, *files: Path) -> Figures:
+    """How many faults ended in which verdict, which kinds could not be injected, and where."""
+    reports = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    verdicts = Counter(fault["verdict"] for report in reports for fault in report["faults"])
     figures: Figures = {"faults": verdicts.total(), "WRONG": 0, **verdicts}
-    if report["not_run"]:
-        figures["not_run"] = ", ".join(report["not_run"])
+    if not_run := sorted(kind for report in reports for kind in report["not_run"]):
+        figures["not_run"] = ", ".join(not_run)
+    figures["struck_at"] = " ".join(sorted({report["commit"] for report in reports}))
     return figures
 
 
@@ -71,7 +73,7 @@ def _times(cell: str) -> float | None:
 
 
 #: campaign -> its options that a file's name follows, and who reads its figures
-READERS: dict[str, tuple[list[str], Callable[[str, Path], Figures]]] = {
+READERS: dict[str, tuple[list[str], Callable[..., Figures]]] = {
     "fuzz": ([], of_fuzz),
     "faults": (["--json"], of_faults),
     "benches": (["--output"], of_benches),
@@ -100,9 +102,10 @@ def main(kind: str, *command: str) -> int:
     """The command line."""
     options, read = READERS[kind]
     script, *arguments = command
-    if script.endswith(".md"):
-        figures = read("", Path(script))
-        return kept(figures, int(figures["gates_held"] != figures["gates"]))
+    if script.endswith((".md", ".json")):
+        figures = read("", *map(Path, command))
+        failed = figures.get("gates_held") != figures.get("gates") or figures.get("WRONG")
+        return kept(figures, int(bool(failed)))
     start = [sys.executable, script] if script.endswith(".py") else [script]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.json"

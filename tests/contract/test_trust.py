@@ -117,11 +117,24 @@ def test_figures_of_campaigns(tmp_path: Path) -> None:
     assert figures.of_fuzz(printed, tmp_path) == expected
     report = tmp_path / "report.json"
     faults = [{"verdict": "survived"}, {"verdict": "survived"}, {"verdict": "refused"}]
-    report.write_text(json.dumps({"faults": faults, "not_run": {"disk": "why"}}))
-    assert figures.of_faults("", report) == {
-        **{"faults": 3, "WRONG": 0, "survived": 2, "refused": 1},
-        "not_run": "disk",
+    part = {"faults": faults, "not_run": {"disk": "why"}, "commit": "abc"}
+    report.write_text(json.dumps(part))
+    found = {"faults": 3, "WRONG": 0, "survived": 2, "refused": 1}
+    assert figures.of_faults("", report) == {**found, "not_run": "disk", "struck_at": "abc"}
+
+
+def test_kept_parts_of_a_campaign_are_added_up(tmp_path: Path) -> None:
+    """And fail where an answer was wrong."""
+    for name, verdict in (("a", "survived"), ("b", "WRONG")):
+        part = {"faults": [{"verdict": verdict}], "not_run": {}, "commit": name}
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+    names = [str(tmp_path / f"{name}.json") for name in "ab"]
+    assert figures.of_faults("", *map(Path, names)) == {
+        **{"faults": 2, "WRONG": 1, "survived": 1},
+        "struck_at": "a b",
     }
+    assert figures.main("faults", *names) == 1
+    assert figures.main("faults", names[0]) == 0
 
 
 BENCHES = """Here.

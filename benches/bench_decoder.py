@@ -9,6 +9,7 @@ in a process of its own.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -154,6 +155,8 @@ def status_kib(key: str) -> int:
 
 def bench(run: Suite, case: Case, gates: dict[str, float]) -> None:
     size = f"M={len(case.ids)} of {list(case.shape)} bf16"
+    if asked := os.environ.get("PIE_FAST_KERNELS"):
+        size += f", {asked} kernels"
     run.compare(
         f"decoder rows {size}",
         partial(ours_rows, case),

@@ -26,7 +26,7 @@ from record import ABSENT, HELD, MISSED, Record, load
 HERE = Path(__file__).parent
 SUITES = (
     *("select", "top", "growth", "score", "synergy", "decoder", "memory", "call", "start"),
-    *("growth_cost", "attribution", "circuit_tracer", "prompts", "contexts"),
+    *("growth_cost", "attribution", "circuit_tracer", "prompts", "contexts", "decoder, avx2"),
 )
 #: Suite and `--only` of the tables that CI runs: those whose gates held in every run so far, by a
 #: margin that a shared machine leaves; then what is counted. The growth and memory gates are here.
@@ -43,13 +43,14 @@ LIBRARIES = (
 COLUMNS = ("", "what", "ours", "beside", "ratio", "gate", "floor", "goal", "", "note")
 
 
-def run_suite(script: str, options: list[str], folder: Path) -> list[Record]:
-    """The records of one suite; a suite that breaks is a missed row."""
+def run_suite(script: str, options: list[str], folder: Path, kernels: str = "") -> list[Record]:
+    """The records of one suite, with the best kernels or those named; one that breaks is a miss."""
     file = folder / f"{script}.json"
     file.unlink(missing_ok=True)
     print(f"\n== {script} {' '.join(options)}", flush=True)
     command = [sys.executable, str(HERE / script), "--json", str(file), *options]
-    code = subprocess.run(command).returncode
+    env = os.environ | ({"PIE_FAST_KERNELS": kernels} if kernels else {})
+    code = subprocess.run(command, env=env).returncode
     records = load(file) if file.exists() else []
     if (code == 0) == any(record.state == MISSED for record in records) or not records:
         note = f"{script} broke, exit code {code}, {len(records)} records"
@@ -141,8 +142,8 @@ def main() -> None:
             if suite == "model":
                 records += model_side.records(Path(name), options.full)
             else:
-                full = ["--full"] * options.full
-                records += run_suite(f"bench_{suite}.py", full, Path(name))
+                full, (script, _, kernels) = ["--full"] * options.full, suite.partition(", ")
+                records += run_suite(f"bench_{script}.py", full, Path(name), kernels)
     text = f"{setting(' --ci' * options.ci + ' --full' * options.full)}\n\n"
     print(f"\n\n{text}{as_text(records)}\n\n{verdict(records)}")
     if options.output:

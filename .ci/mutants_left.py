@@ -66,17 +66,19 @@ def runs(module: Path) -> list[Run]:
         for kind in KINDS:
             names = file.parent / "mutants.out" / f"{kind}.txt"
             for name in names.read_text().splitlines() if names.exists() else []:
-                if name.partition(":")[0] not in changed:
+                if changed is not None and name.partition(":")[0] not in changed:
                     run.of[name] = kind
         found.append(run)
     return found
 
 
-def changed_since(commit: str, path: str) -> set[str]:
-    """Files below a path that HEAD does not have as they were."""
+def changed_since(commit: str, path: str) -> set[str] | None:
+    """Files below a path that HEAD does not have as they were; None of a commit that is gone."""
     command = ["git", "diff", "--name-only", commit, "HEAD", "--", path]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {*said.splitlines()}
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return None
+    return {*done.stdout.splitlines()}
 
 
 def outcomes(module: Path) -> dict[str, str]:

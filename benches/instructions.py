@@ -61,11 +61,14 @@ def main() -> None:
         found = list(pool.map(lambda one: count(program, *one), work))
     counts = {f"{kernels}: {name}": n for (kernels, name), n in zip(work, found, strict=True)}
     recorded = json.loads(RECORD.read_text())
+    version = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True)
+    here = version.stdout.strip()
     if options.update:
-        version = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True)
-        recorded |= {"rustc": version.stdout.strip(), "kernels": counts}
+        recorded |= {"rustc": here, "kernels": counts}
         RECORD.write_text(json.dumps(recorded, indent=1) + "\n")
-    tell(judge("instructions", counts, recorded["kernels"], MORE, "instructions"), options.json)
+    other = recorded["rustc"] if recorded["rustc"] != here else ""
+    judged = judge("instructions", counts, recorded["kernels"], MORE, "instructions", other)
+    tell(judged, options.json)
 
 
 if __name__ == "__main__":

@@ -57,10 +57,13 @@ def main() -> None:
         found = [run[name] for run in runs]
         print(f"{name}: {min(found)} .. {max(found)}, {max(found) / min(found) - 1:.2%} apart")
     recorded = json.loads(RECORD.read_text())
+    here = sys.version.split()[0]
     if options.update:
-        recorded |= {"python": sys.version.split()[0], "start": runs[0]}
+        recorded |= {"python": here, "start": runs[0]}
         RECORD.write_text(json.dumps(recorded, indent=1) + "\n")
-    tell(judge("start", runs[0], recorded["start"], MORE, "bare interpreters"), options.json)
+    other = f"Python {recorded['python']}" if recorded["python"] != here else ""
+    judged = judge("start", runs[0], recorded["start"], MORE, "bare interpreters", other)
+    tell(judged, options.json)
 
 
 if __name__ == "__main__":

@@ -58,16 +58,27 @@ def run_suite(script: str, options: list[str], folder: Path, kernels: str = "") 
     return records
 
 
+def with_kernels(script: str, options: list[str], folder: Path, kernels: str) -> list[Record]:
+    """The records of a suite with these kernels, where the processor has them."""
+    if kernels and kernels not in processor():
+        return [Record("", f"{script}, {kernels} kernels", "", "", state=ABSENT, note="not here")]
+    return run_suite(script, options, folder, kernels)
+
+
 def ci(folder: Path) -> list[Record]:
     """The records of what CI runs. Times are of one core: a second one may be another's."""
     linux = sys.platform == "linux"
     cores = os.sched_getaffinity(0) if linux else set()
     records: list[Record] = []
-    for name, only in CI:
+    try:
+        for name, only in CI:
+            if linux:
+                os.sched_setaffinity(0, cores if only is None else {max(cores)})
+            script = f"{name}.py" if only is None else f"bench_{name}.py"
+            records += run_suite(script, ["--only", only] if only else [], folder)
+    finally:
         if linux:
-            os.sched_setaffinity(0, cores if only is None else {max(cores)})
-        script = f"{name}.py" if only is None else f"bench_{name}.py"
-        records += run_suite(script, ["--only", only] if only else [], folder)
+            os.sched_setaffinity(0, cores)
     return records
 
 
@@ -143,7 +154,7 @@ def main() -> None:
                 records += model_side.records(Path(name), options.full)
             else:
                 full, (script, _, kernels) = ["--full"] * options.full, suite.partition(", ")
-                records += run_suite(f"bench_{script}.py", full, Path(name), kernels)
+                records += with_kernels(f"bench_{script}.py", full, Path(name), kernels)
     text = f"{setting(' --ci' * options.ci + ' --full' * options.full)}\n\n"
     print(f"\n\n{text}{as_text(records)}\n\n{verdict(records)}")
     if options.output:

@@ -36,6 +36,14 @@ def test_counts_are_held_to_their_record(benches: ModuleType) -> None:
     assert states(recorded | {"avx2: new": 1.0}, recorded) == ["MISSED", "held", "held"]
 
 
+def test_counts_of_another_compiler_are_told(benches: ModuleType) -> None:
+    """But none may vanish."""
+    recorded = {"a": 100.0, "b": 100.0}
+    judged = benches.judge("t", {"a": 200.0}, recorded, 1.03, "instructions", "rustc 1.2")
+    assert [one.state for one in judged] == ["told", "MISSED"]
+    assert judged[0].note == "recorded with rustc 1.2"
+
+
 def test_the_record_names_every_kernel_of_both_kinds(benches: ModuleType) -> None:
     import instructions
     import start_instructions

@@ -35,7 +35,7 @@ def of_faults(_: str, *files: Path) -> Figures:
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     verdicts = Counter(fault["verdict"] for report in reports for fault in report["faults"])
     figures: Figures = {"faults": verdicts.total(), "WRONG": 0, **verdicts}
-    if not_run := sorted(kind for report in reports for kind in report["not_run"]):
+    if not_run := sorted({kind for report in reports for kind in report["not_run"]}):
         figures["not_run"] = ", ".join(not_run)
     figures["struck_at"] = " ".join(sorted({report["commit"] for report in reports}))
     return figures
@@ -80,6 +80,10 @@ READERS: dict[str, tuple[list[str], Callable[..., Figures]]] = {
 }
 
 
+#: campaign -> how a report of it that was kept is called
+KEPT = {"faults": ".json", "benches": ".md"}
+
+
 def printed_by(command: list[str]) -> tuple[str, int]:
     """What a command printed, passed on while it runs, and its exit code."""
     lines = []
@@ -103,7 +107,12 @@ def main(kind: str, *command: str) -> int:
     options, read = READERS[kind]
     script, *arguments = command
     if script.endswith((".md", ".json")):
-        figures = read("", *map(Path, command))
+        if not script.endswith(KEPT.get(kind, "/")):
+            sys.exit(f"{kind}: no report is kept as {script}")
+        try:
+            figures = read("", *map(Path, command))
+        except (OSError, TypeError, ValueError, KeyError) as error:
+            sys.exit(f"{kind}: {' '.join(command)}: {error}")
         failed = figures.get("gates_held") != figures.get("gates") or figures.get("WRONG")
         return kept(figures, int(bool(failed)))
     start = [sys.executable, script] if script.endswith(".py") else [script]

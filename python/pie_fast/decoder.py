@@ -18,7 +18,7 @@ import numpy as np
 
 from pie_fast import _native
 from pie_fast.errors import CheckpointError, PieFastError
-from pie_fast.whole import whole_numbers
+from pie_fast.whole import threads_of, whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -46,7 +46,7 @@ def decoder_rows(
         PieFastError: An id is not a row.
     """
     rows = np.ascontiguousarray(whole_numbers("ids", ids)).reshape(-1)
-    return _native.decoder_rows(path, tensor, rows, threads=threads)
+    return _native.decoder_rows(path, tensor, rows, threads=threads_of(threads))
 
 
 def redundancy(
@@ -92,7 +92,7 @@ def redundancy(
         layers,
         rows,
         weights=None if weights is None else np.asarray(weights, float).tolist(),
-        threads=threads,
+        threads=threads_of(threads),
         progress=progress,
     )
 

@@ -108,11 +108,8 @@ def top_k_per_layer(
         PieFastError: A NaN, k out of range, or scores that are not whole layers.
         TypeError: Another dtype or number of dimensions.
     """
-    chosen, count, layers = (
-        _array("scores", scores, 1, _FLOATS),
-        whole_number("k", k),
-        int(n_layers),
-    )
+    chosen = _array("scores", scores, 1, _FLOATS)
+    count, layers = whole_number("k", k), whole_number("n_layers", n_layers)
     if layers < 1 or not len(chosen) or len(chosen) % layers:
         raise PieFastError(f"{len(chosen)} scores are not {layers} layers of equal size")
     size, cores = len(chosen) // layers, threads_of(threads)

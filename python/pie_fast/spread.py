@@ -139,7 +139,7 @@ class SpreadDump(FeatureDump):
         progress: Progress | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """As `FeatureDump.top_k`; `threads` of each worker, 1 by default."""
-        # Wrong arguments are known before any work.
+        # What is no number of things is known before any work.
         k = whole_number("k", k)
         filters = ranking_filters(layers, features, min_prompts, per_layer)
         scores, has_entry = self._scored(rank_by, threads, progress)

@@ -9,7 +9,7 @@ import numpy as np
 from pie_fast import _native
 from pie_fast.errors import PieFastError
 from pie_fast.select import top_k
-from pie_fast.whole import whole_numbers
+from pie_fast.whole import threads_of, whole_number, whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -86,7 +86,8 @@ def top_synergies(
         TypeError: Another dtype.
     """
     clipped = one_of("form", form, "signed", "clipped") == "clipped"
-    return _native.top_synergies(joint, single, per_row, clipped, symmetric, threads)
+    kept, cores = whole_number("per_row", per_row), threads_of(threads)
+    return _native.top_synergies(joint, single, kept, clipped, symmetric, cores)
 
 
 def synergy_stats(

@@ -44,7 +44,7 @@ def whole_number(name: str, given: Any) -> int:
         BudgetError: ``k`` is negative, or 2^63 or more.
         PieFastError: Another argument is.
     """
-    number = operator.index(given)
+    number = _index(name, given)
     if not 0 <= number < 1 << 63:
         valid = "at least 0" if number < 0 else "less than 2^63"
         kind = BudgetError if name == "k" else PieFastError
@@ -59,7 +59,16 @@ def threads_of(given: int | None) -> int | None:
         TypeError: It is no whole number.
         PieFastError: It is outside [1, 1024].
     """
-    number = None if given is None else operator.index(given)
-    if number is not None and not 1 <= number <= 1024:
+    if given is None:
+        return None
+    number = _index("threads", given)
+    if not 1 <= number <= 1024:
         raise PieFastError(f"threads is {number}, must be in [1, 1024]")
     return number
+
+
+def _index(name: str, given: Any) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise TypeError(f"{name} is {given!r}, must be a whole number") from None

@@ -123,18 +123,25 @@ def test_figures_of_campaigns(tmp_path: Path) -> None:
     assert figures.of_faults("", report) == {**found, "not_run": "disk", "struck_at": "abc"}
 
 
-def test_kept_parts_of_a_campaign_are_added_up(tmp_path: Path) -> None:
-    """And fail where an answer was wrong."""
+def test_kept_parts_of_a_campaign_are_added_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And fail where an answer was wrong; what one part left out another may have."""
+    monkeypatch.delenv("RECORD_FIGURES", raising=False)
     for name, verdict in (("a", "survived"), ("b", "WRONG")):
-        part = {"faults": [{"verdict": verdict}], "not_run": {}, "commit": name}
+        part = {"faults": [{"verdict": verdict}], "not_run": {"disk": name}, "commit": name}
         (tmp_path / f"{name}.json").write_text(json.dumps(part))
     names = [str(tmp_path / f"{name}.json") for name in "ab"]
     assert figures.of_faults("", *map(Path, names)) == {
         **{"faults": 2, "WRONG": 1, "survived": 1},
-        "struck_at": "a b",
+        **{"not_run": "disk", "struck_at": "a b"},
     }
     assert figures.main("faults", *names) == 1
     assert figures.main("faults", names[0]) == 0
+    with pytest.raises(SystemExit, match=r"fuzz: no report is kept as .*a\.json"):
+        figures.main("fuzz", names[0])
+    with pytest.raises(SystemExit, match=r"nowhere\.json"):
+        figures.main("faults", str(tmp_path / "nowhere.json"))
 
 
 BENCHES = """Here.
@@ -164,7 +171,7 @@ def test_figures_of_a_kept_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     kept.write_text(BENCHES.replace("2 of 3", "3 of 3"))
     assert figures.main("benches", str(kept)) == 0
     kept.write_text("")
-    with pytest.raises(ValueError, match="no number of gates"):
+    with pytest.raises(SystemExit, match="no number of gates"):
         figures.main("benches", str(kept))
 
 

@@ -189,8 +189,12 @@ def test_wrong_arguments(large: Path) -> None:
         dump.top_k(1, layers=[-1])
     with pytest.raises(PieFastError, match=f"min_prompts is {10**30}, must be less"):
         dump.top_k(1, min_prompts=10**30)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"k is 1\.5, must be a whole number"):
         dump.top_k(1.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="threads is 'all', must be a whole number"):
+        dump.score(threads="all")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="layer is None, must be a whole number"):
+        dump.top_k(1, layers=[None])  # type: ignore[list-item]
 
 
 def test_without_attributions(tmp_path: Path) -> None:

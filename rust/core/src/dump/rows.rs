@@ -197,7 +197,7 @@ fn first_disorder<P: Copy + Ord>(feature: &[u32], position: &[P]) -> Option<usiz
     if bad { (0..n).find(|&i| !rises(i)) } else { None }
 }
 
-/// Whether any pair is not strictly below the next.
+/// Whether any pair is not strictly below the next; there is at least one.
 struct Disorder<'a, P> {
     feature: &'a [u32],
     position: &'a [P],

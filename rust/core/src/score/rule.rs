@@ -6,13 +6,13 @@ pub(crate) trait Rule: Copy + Sync {
     fn fold(self, sum: f64, value: f32) -> f64;
 
     /// What a prompt gives for a feature, once all its values are folded; never -0.0.
-    #[inline]
+    #[inline(always)]
     fn finish(self, sum: f64) -> f64 {
         sum
     }
 
     /// Steps 2 and 3: join a prompt into a block, or a block into the totals.
-    #[inline]
+    #[inline(always)]
     fn join(self, a: f64, b: f64) -> f64 {
         a + b
     }
@@ -34,46 +34,46 @@ pub(crate) struct Max;
 pub(crate) struct Any;
 
 impl Rule for Sum {
-    #[inline]
+    #[inline(always)]
     fn fold(self, sum: f64, value: f32) -> f64 {
         sum + f64::from(value)
     }
 }
 
 impl Rule for AbsoluteSum {
-    #[inline]
+    #[inline(always)]
     fn fold(self, sum: f64, value: f32) -> f64 {
         sum + f64::from(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish(self, sum: f64) -> f64 {
         sum.abs()
     }
 }
 
 impl Rule for SumOfAbsolutes {
-    #[inline]
+    #[inline(always)]
     fn fold(self, sum: f64, value: f32) -> f64 {
         sum + f64::from(value.abs())
     }
 }
 
 impl Rule for Max {
-    #[inline]
+    #[inline(always)]
     fn fold(self, sum: f64, value: f32) -> f64 {
         sum.max(f64::from(value.abs()))
     }
 
     /// Not `f64::max`, which may answer -0.0 (no entry) for -0.0 and 0.0 (an activation of 0).
-    #[inline]
+    #[inline(always)]
     fn join(self, a: f64, b: f64) -> f64 {
         if b > a || a.to_bits() == super::NOTHING.to_bits() { b } else { a }
     }
 }
 
 impl Rule for Any {
-    #[inline]
+    #[inline(always)]
     fn fold(self, sum: f64, value: f32) -> f64 {
         if value == 0.0 { sum } else { 1.0 }
     }

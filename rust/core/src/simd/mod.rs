@@ -40,7 +40,7 @@ pub trait Vector: Real {
 }
 
 /// Ask for the memory of one element that will be read soon; an index out of range does nothing.
-#[inline]
+#[inline(always)]
 pub fn prefetch<T>(slice: &[T], index: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(element) = slice.get(index) {
@@ -67,8 +67,8 @@ pub fn leading_within<S: Vector>(blocks: &[[S; BLOCK]], lowest: S, highest: S) -
     blocks.iter().position(|block| !within(block)).unwrap_or(blocks.len())
 }
 
-/// A plain loop that gains from wider vectors. `run` and all it calls are `#[inline(always)]`, so
-/// that the compiler sees them in [`widest`].
+/// A plain loop that gains from wider vectors. `run` and what it calls for each number are
+/// `#[inline(always)]`, so that the compiler sees them in [`widest`].
 pub trait Loop {
     /// What it returns.
     type Output;

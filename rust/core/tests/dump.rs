@@ -11,10 +11,11 @@ mod editing;
 use cases::cases;
 use common::{Entry, Store, write_dump};
 use editing::{SHARD, changed, edit_columns, edit_manifest, edit_shard, numbers, seal};
-use pie_fast_core::dump::{Dump, Entries, FeatureEntries, Summary, Watch};
+use pie_fast_core::dump::{Dump, Entries, FeatureEntries, FloatType, Summary, Watch};
 use pie_fast_core::{Error, Result};
 use proptest::prelude::*;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -348,6 +349,13 @@ fn manifests_that_were_changed() {
         sealed(name, digit)(folder.path());
         read_all(folder.path()).unwrap(); // of others
     }
+    let path = folder.path().join("manifest.json");
+    small(folder.path());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = format!("{},\n ", text.strip_suffix('}').unwrap());
+    let hash: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(&path, format!("{text}\"checksum\": \"{hash}\"\n}}")).unwrap();
+    read_all(folder.path()).unwrap();
 }
 
 #[test]
@@ -465,6 +473,8 @@ fn the_first_pair_out_of_order_is_named() {
             "(2, 3) at entry 3 of prompt 0 follows (2, 3): it is there twice",
         ),
         (vec![(0, 9), (1, 4), (1, 3)], "(1, 3) at entry 2 of prompt 0 follows (1, 4): it is out"),
+        // Nothing but features that fall while positions rise.
+        (vec![(2, 0), (1, 1), (0, 2)], "(1, 1) at entry 1 of prompt 0 follows (2, 0): it is out"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let prompt = pairs.iter().map(|&(f, p)| (f, p, 1.0, 0.5)).collect();
@@ -509,6 +519,13 @@ fn lying_layouts() {
             });
         },
     );
+}
+
+#[test]
+fn numbers_have_the_types_of_safetensors() {
+    let size = |dtype| FloatType::parse(dtype).map(FloatType::size);
+    let names = ["F16", "BF16", "F32", "F64", "f32"];
+    assert_eq!(names.map(size), [Some(2), Some(2), Some(4), None, None]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ from clocks import clock_jumps
 from disk import cannot_mount, full_disks
 from files import file_faults
 from kills import driver_kills
-from ray_faults import ray_faults
+from ray_faults import driver_faults, head_faults, worker_faults
 from tally import Fault, Tally
 from world import World, make_world
 
@@ -27,7 +27,9 @@ KINDS: dict[str, tuple[Callable[[World, int, Random], Iterator[Fault]], int, int
     "kills": (driver_kills, 20, 1),
     "clocks": (clock_jumps, 20, 1),
     "disk": (full_disks, 20, 1),
-    "ray": (ray_faults, 20, 1),
+    "ray-workers": (worker_faults, 20, 1),
+    "ray-drivers": (driver_faults, 20, 1),
+    "ray-heads": (head_faults, 20, 1),
     # Last: the others fork, which is best before this process has threads.
     "files": (file_faults, 1000, 96),
 }
@@ -48,7 +50,7 @@ def cannot(kind: str, folder: Path) -> str:
     """Why a kind of fault cannot be injected here; empty where it can."""
     if kind == "disk":
         return cannot_mount(folder)
-    if kind == "ray" and importlib.util.find_spec("ray") is None:
+    if kind.startswith("ray") and importlib.util.find_spec("ray") is None:
         return "Ray is not installed"
     return ""
 

@@ -71,13 +71,32 @@ def driver_kills(world: World, n: int, rng: Random) -> Iterator[Fault]:
         job = undisturbed(name, command, place / f"{name}-whole")
         for number in range(n):
             out = place / f"{name}-{number}"
-            moment = rng.uniform(0, job.seconds)
-            child = in_child(command(out))
-            time.sleep(moment)
-            child.kill()
-            code, _ = child.wait()
-            how = f"after {moment:.2f} of {job.seconds:.2f} s, ended with {code}"
-            yield Fault(f"SIGKILL of {name}", how, *resumed(job, out))
+            yield Fault(f"SIGKILL of {name}", killed(job, out, rng), *resumed(job, out))
+
+
+def killed(job: Job, out: Path, rng: Random) -> str:
+    """Kill a command at a random moment; how. A sooner moment where it had ended by then."""
+    moment = rng.uniform(0, job.seconds)
+    while True:
+        child = in_child(job.command(out))
+        time.sleep(moment)
+        child.kill()
+        code, said = child.wait()
+        if code < 0:
+            return f"after {moment:.2f} of {job.seconds:.2f} s, ended with {code}"
+        ended(job, out, code, said)
+        moment *= rng.random()
+
+
+def ended(job: Job, out: Path, code: int, said: str) -> None:
+    """Remove a run that ended before it was struck.
+
+    Raises:
+        RuntimeError: It failed, or its bytes are others.
+    """
+    verdict = (WRONG, said[-600:]) if code else compared(job, out)
+    if verdict[0] == WRONG:
+        raise RuntimeError(f"{job.name} ended with {code} before it was struck: {verdict[1]}")
 
 
 def resumed(job: Job, out: Path) -> tuple[str, str]:

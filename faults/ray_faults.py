@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import psutil
 from children import Child, in_child
-from kills import compared, resumed, undisturbed
+from kills import compared, ended, killed, resumed, undisturbed
 from ray_cluster import N_WORKERS, RayCluster
 from tally import WRONG, Fault
 from world import World
@@ -20,25 +20,43 @@ from world import World
 #: seconds after which a worker counts as hanging: many times what loading the model takes
 HANGS = 60
 
-#: a worker hangs in one round of so many: it takes that long
+#: a worker hangs in one round of so many: it takes so long
 EVERY = 4
 
 #: seconds for a command that was struck to end by itself
 PATIENCE = 600
 
 
-def ray_faults(world: World, n: int, rng: Random) -> Iterator[Fault]:
-    """`n` rounds: kill a worker, the driver and the head; in some rounds a worker hangs too."""
+def worker_faults(world: World, n: int, rng: Random) -> Iterator[Fault]:
+    """Kill `n` workers, and let one hang now and then."""
+    with _struck(world, "workers", rng) as struck:
+        for number in range(n):
+            yield struck.worker(number, signal.SIGKILL)
+            if number % EVERY == 0:
+                yield struck.worker(number, signal.SIGSTOP, "--timeout", HANGS)
+
+
+def driver_faults(world: World, n: int, rng: Random) -> Iterator[Fault]:
+    """Kill `n` drivers."""
+    with _struck(world, "drivers", rng) as struck:
+        for number in range(n):
+            yield struck.driver(number)
+
+
+def head_faults(world: World, n: int, rng: Random) -> Iterator[Fault]:
+    """Kill `n` heads."""
+    with _struck(world, "heads", rng) as struck:
+        for number in range(n):
+            yield struck.head(number)
+
+
+@contextmanager
+def _struck(world: World, name: str, rng: Random) -> Iterator[_Struck]:
+    """Runs on a cluster that stands meanwhile."""
     cluster = RayCluster()
     try:
         cluster.start()
-        struck = _Struck(world, cluster, rng)
-        for number in range(n):
-            yield struck.worker(number, signal.SIGKILL)
-            yield struck.driver(number)
-            yield struck.head(number)
-            if number % EVERY == 0:
-                yield struck.worker(number, signal.SIGSTOP, "--timeout", HANGS)
+        yield _Struck(world, name, cluster, rng)
     finally:
         cluster.close()
 
@@ -48,11 +66,12 @@ class _Struck:
     """Runs of `discover` on a cluster, each struck once."""
 
     world: World
+    name: str
     cluster: RayCluster
     rng: Random
 
     def __post_init__(self) -> None:
-        self._place = self.world.folder.with_name("ray")
+        self._place = self.world.folder.with_name(self.name)
         self._place.mkdir()
         self._job = undisturbed("discover on Ray", self._command, self._place / "whole")
 
@@ -65,26 +84,27 @@ class _Struck:
             struck = self._strike(child, moment, what)
             code, said = child.wait(PATIENCE)
             if not struck:  # it had ended by then
-                compared(self._job, out)
+                ended(self._job, out, code, said)
                 moment *= self.rng.random()
         verdict = (WRONG, f"ended with {code}: {said[-600:]}") if code else compared(self._job, out)
         return Fault(f"{what.name} of a Ray worker", self._told(moment, code), *verdict)
 
     def driver(self, number: int) -> Fault:
         """Kill the process that asks: `resume` on the same cluster goes on."""
-        out, moment = self._place / str(number), self._moment()
-        child = in_child(self._job.command(out))
-        time.sleep(moment)
-        child.kill()
-        code, _ = child.wait()
-        verdict = resumed(self._job, out)
-        return Fault("SIGKILL of the driver on Ray", self._told(moment, code), *verdict)
+        out = self._place / str(number)
+        how = killed(self._job, out, self.rng)
+        return Fault("SIGKILL of the driver on Ray", how, *resumed(self._job, out))
 
     def head(self, number: int) -> Fault:
         """Kill the head: a clear error; `resume` on a cluster that was started again goes on."""
         out, moment = self._place / str(number), self._moment()
-        child = in_child(self._job.command(out))
-        time.sleep(moment)
+        while True:
+            child = in_child(self._job.command(out))
+            time.sleep(moment)
+            if child.runs():
+                break
+            ended(self._job, out, *child.wait())
+            moment *= self.rng.random()
         self.cluster.head().kill()
         begin = time.monotonic()
         code, said = child.wait(PATIENCE)

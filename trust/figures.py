@@ -22,12 +22,26 @@ from pathlib import Path
 
 Figures = dict[str, float | int | str]
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def of_fuzz(printed: str, _: Path) -> Figures:
-    """The sums of the summary that `fuzz/smoke` prints; of what it lists, how many."""
+    """The sums of the summary that `fuzz/smoke` prints; of what it lists, how many; and in all."""
     summary = json.loads(printed[printed.index("{\n") :])
     lists = (dict, list)
-    return {key: len(one) if isinstance(one, lists) else one for key, one in summary.items()}
+    counts = {key: len(one) if isinstance(one, lists) else one for key, one in summary.items()}
+    return {**counts, **fuzzed_in_all((ROOT / "fuzz/RECORD.md").read_text(encoding="utf-8"))}
+
+
+def fuzzed_in_all(record: str) -> Figures:
+    """What `fuzz/RECORD.md` adds up to: campaigns of the past, and what they found."""
+    sums = re.findall(r"^\| all \| ([\d,]+) \| ([\d,]+) \|$", record, re.M)
+    findings = record.partition("| found by |")[2].splitlines()[2:]
+    return {
+        "in_all_executions": sum(int(executions.replace(",", "")) for executions, _ in sums),
+        "in_all_cpu_s": sum(int(seconds.replace(",", "")) for _, seconds in sums),
+        "found_and_fixed": sum(line.startswith("| ") for line in findings),
+    }
 
 
 def of_faults(_: str, *files: Path) -> Figures:

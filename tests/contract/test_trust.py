@@ -114,7 +114,13 @@ def test_figures_of_campaigns(tmp_path: Path) -> None:
     summary = {"targets": {"a": {}, "b": {}}, "executions": 9, "crashes": 0, "left_out": []}
     printed = f"told\n{json.dumps(summary, indent=2)}\n"
     expected = {"targets": 2, "executions": 9, "crashes": 0, "left_out": 0}
-    assert figures.of_fuzz(printed, tmp_path) == expected
+    found = figures.of_fuzz(printed, tmp_path)
+    assert {key: found[key] for key in expected} == expected
+    assert found["in_all_cpu_s"] > 3600
+    past = "| all | 1,000 | 7 |\n| all | 24 | 5 |\n| found by | what |\n| --- | --- |\n| a | b |\n"
+    assert figures.fuzzed_in_all(past) == {
+        **{"in_all_executions": 1024, "in_all_cpu_s": 12, "found_and_fixed": 1},
+    }
     report = tmp_path / "report.json"
     faults = [{"verdict": "survived"}, {"verdict": "survived"}, {"verdict": "refused"}]
     part = {"faults": faults, "not_run": {"disk": "why"}, "commit": "abc"}

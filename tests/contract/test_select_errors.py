@@ -116,7 +116,9 @@ def test_words_out_of_range(backend: Any) -> None:
         top_k_per_layer(np.array([1, 2, 3, np.nan]), 1, 2, backend=backend)
     with pytest.raises(BudgetError, match="k 3 exceeds the 2 scores of a layer"):
         top_k_per_layer(np.zeros(4), 3, 2, backend=backend)
-    for n_layers in (0, 2, -3):
+    with pytest.raises(PieFastError, match="n_layers is -3, must be at least 0"):
+        top_k_per_layer(SCORES, 1, -3, backend=backend)
+    for n_layers in (0, 2):
         with pytest.raises(PieFastError, match=f"3 scores are not {n_layers} layers"):
             top_k_per_layer(SCORES, 1, n_layers, backend=backend)
     with pytest.raises(PieFastError, match="given together"):
